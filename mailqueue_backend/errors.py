@@ -1,0 +1,39 @@
+"""Every error of this package.
+
+::
+
+    MailQueueError
+    ├── QueueUnavailable      the engine behind a queue does not answer, or refuses
+    ├── UnstorableMessage     a message that cannot be pickled; also a pickle.PicklingError
+    ├── Unreadable            a payload that cannot be opened; it belongs in the dead queue
+    ├── DiscardLogError       the discard log cannot be written; the message stays queued
+    └── ConfigurationError    a setting is wrong; also Django's ImproperlyConfigured
+"""
+
+from pickle import PicklingError
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class MailQueueError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class QueueUnavailable(MailQueueError):
+    """The queue's engine cannot be reached or refuses to work; the driver's error is the cause."""
+
+
+class UnstorableMessage(MailQueueError, PicklingError):
+    """A message cannot be pickled, so it cannot be queued; nothing of its batch was."""
+
+
+class Unreadable(MailQueueError):
+    """A payload does not hold a message that can be read here."""
+
+
+class DiscardLogError(MailQueueError):
+    """A discard could not be logged, so it must not happen."""
+
+
+class ConfigurationError(MailQueueError, ImproperlyConfigured):
+    """A setting is missing or wrong; the message says what to write."""

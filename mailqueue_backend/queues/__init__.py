@@ -1,0 +1,58 @@
+"""The queues: ``open_queue(name)`` gives the one that QUEUE_BACKEND names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..settings import conf
+from .base import MessageQueue
+from .plain import PlainQueue
+
+#: Where mail is queued when QUEUE_BACKEND is not set.
+DEFAULT_BACKEND = "mailqueue_backend.queues.database"
+
+
+def open_queue(name: str) -> MessageQueue:
+    """Open the queue of this name on the engine that QUEUE_BACKEND names.
+
+    Raises ConfigurationError when the engine's module cannot be used.
+    """
+    backend = conf.QUEUE_BACKEND
+    if not backend:
+        return adapt(import_module(DEFAULT_BACKEND).Queue(name))
+    module = _import_backend(backend)
+    try:
+        queue_class = module.Queue
+    except AttributeError as error:
+        raise ConfigurationError(f"QUEUE_BACKEND = {backend!r}: the module has no class Queue.") from error
+    return adapt(queue_class(name))
+
+
+def adapt(queue: Any) -> MessageQueue:
+    """Give any queue-front queue the contract's face; a MessageQueue is returned as it is."""
+    return queue if isinstance(queue, MessageQueue) else PlainQueue(queue)
+
+
+def _import_backend(backend: str) -> ModuleType:
+    """Import queue-front's module of that name, else the module at that dotted path, as queue-front does."""
+    try:
+        # A site's module may import queue_front, which imports the site's module in turn: queue_front must be first.
+        import_module("queue_front")
+        return _bundled(backend) or import_module(backend)
+    except Exception as error:
+        # queue-front hides a failed import behind an exception of its own.
+        cause = error.__context__ or error
+        raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {cause}") from error
+
+
+def _bundled(backend: str) -> ModuleType | None:
+    path = f"queue_front.backends.{backend}"
+    try:
+        return import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name and f"{path}.".startswith(f"{error.name}."):
+            return None
+        raise

@@ -1,0 +1,79 @@
+"""Every setting that this package reads: name, types, default. Each is read when it is used.
+
+``conf.MAIL_QUEUE_NAME`` is the site's value, or the default, or a ConfigurationError when the value is of
+a wrong type. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) answer with the live value too.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, Generic, TypeVar, overload
+
+from django.conf import settings
+
+from .errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+class Setting(Generic[T]):
+    """A typed, live view of one attribute of django.conf.settings."""
+
+    def __init__(self, default: T, *kinds: type) -> None:
+        self.default = default
+        self.kinds = kinds or (type(default),)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Setting[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object, owner: type) -> Setting[T] | T:
+        if instance is None:
+            return self
+        value: T = getattr(settings, self.name, self.default)
+        if not isinstance(value, self.kinds):
+            kinds = " or ".join(kind.__name__ for kind in self.kinds)
+            raise ConfigurationError(f"{self.name} in your settings must be {kinds}, not {type(value).__name__}.")
+        return value
+
+
+class Settings:
+    """The MAIL_QUEUE_* settings, and those of Django and queue-front that decide about the queue."""
+
+    #: Name of the queue.
+    MAIL_QUEUE_NAME = Setting("MAIL_QUEUE")
+    #: Age in seconds after which a message that has just failed is discarded.
+    MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float)
+    #: Seconds for which a drain holds a message that it is delivering.
+    MAIL_QUEUE_LEASE = Setting[float](600, int, float)
+    #: Database alias of the database queue.
+    MAIL_QUEUE_DATABASE = Setting("default")
+    #: File of the discard log.
+    MAIL_QUEUE_LOG_FILENAME = Setting[str | PathLike[str]]("smtp.mail_queue.mail_queue_fail.log", str, PathLike)
+    #: Size in bytes at which the discard log is rotated; 0: never.
+    MAIL_QUEUE_LOG_FILE_MAXBYTES = Setting(5242880)
+    #: Number of rotated discard logs that are kept.
+    MAIL_QUEUE_LOG_FILE_BACKUP = Setting(5)
+    #: queue-front's setting: one of its modules, or a dotted path. None: the database queue.
+    QUEUE_BACKEND = Setting[str | None](None, str, type(None))
+
+
+conf = Settings()
+
+#: Names under which 0.1.2 published its settings.
+_OLD_NAMES = {
+    "QUEUE_NAME": "MAIL_QUEUE_NAME",
+    "QUEUE_EXPIRE": "MAIL_QUEUE_EXPIRE",
+    "LOG_FILENAME": "MAIL_QUEUE_LOG_FILENAME",
+    "LOG_FILE_MAXBYTES": "MAIL_QUEUE_LOG_FILE_MAXBYTES",
+    "LOG_FILE_BACKUP": "MAIL_QUEUE_LOG_FILE_BACKUP",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OLD_NAMES:
+        return getattr(conf, _OLD_NAMES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

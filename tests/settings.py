@@ -1,0 +1,25 @@
+"""Settings of the test suite: every database server that answers is used, see tests/services.py."""
+
+import os
+import tempfile
+
+from tests import services
+
+SECRET_KEY = "only for the tests"  # noqa: S105
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+ROOT_URLCONF = "tests.urls"
+
+INSTALLED_APPS = ["mailqueue_backend", "mailqueue_backend.queues.database"]
+EMAIL_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
+
+# A file, since several processes look into it; a child process inherits the name.
+_directory = os.environ.setdefault("TEST_DIRECTORY", tempfile.mkdtemp(prefix="mailqueue-tests-"))
+_sqlite = os.path.join(_directory, "test.sqlite3")
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _sqlite, "TEST": {"NAME": _sqlite}},
+    **services.databases(),
+}
+
+MAIL_QUEUE_LOG_FILENAME = os.path.join(_directory, "discards.log")
