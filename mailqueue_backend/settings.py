@@ -59,6 +59,10 @@ class Settings:
     MAIL_QUEUE_LOG_FILE_BACKUP = Setting(5)
     #: queue-front's setting: one of its modules, or a dotted path. None: the database queue.
     QUEUE_BACKEND = Setting[str | None](None, str, type(None))
+    #: Django's: its mailers since 6.1. None: EMAIL_BACKEND decides.
+    MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
+    #: Django's: whether the Date of a message is in local time.
+    EMAIL_USE_LOCALTIME = Setting[bool](False, bool, int)
 
 
 conf = Settings()
