@@ -5,7 +5,7 @@ import tempfile
 
 from tests import services
 
-SECRET_KEY = "only for the tests"  # noqa: S105
+SECRET_KEY = "only for the tests"
 USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
