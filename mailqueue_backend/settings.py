@@ -49,6 +49,14 @@ class Settings:
     MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float)
     #: Seconds for which a drain holds a message that it is delivering.
     MAIL_QUEUE_LEASE = Setting[float](600, int, float)
+    #: Seconds to wait before a failed message is tried again, growing with its age; 0: every drain tries again.
+    MAIL_QUEUE_RETRY_DELAY = Setting[float](0, int, float)
+    #: Whether a message that the server refuses for good (5xx) is tried again until it expires.
+    MAIL_QUEUE_RETRY_REJECTED = Setting(True)
+    #: Connections that a drain opens at most.
+    MAIL_QUEUE_WORKERS = Setting(8)
+    #: Messages per second that a drain sends at most; 0: as fast as it can.
+    MAIL_QUEUE_RATE = Setting[float](0, int, float)
     #: Database alias of the database queue.
     MAIL_QUEUE_DATABASE = Setting("default")
     #: File of the discard log.
