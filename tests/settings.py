@@ -5,7 +5,7 @@ import tempfile
 
 from tests import services
 
-SECRET_KEY = "only for the tests"  # noqa: S105
+SECRET_KEY = "only for the tests"
 USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -23,3 +23,6 @@ DATABASES = {
 }
 
 MAIL_QUEUE_LOG_FILENAME = os.path.join(_directory, "discards.log")
+
+# QUEUE_BACKEND stays unset: each test says which one it is about. queue-front's redisd reads this when imported.
+QUEUE_REDIS_CONNECTION = services.REDIS
