@@ -30,10 +30,14 @@ class DummyTests(OpensByName, QueueContract, TakersContract, SimpleTestCase):
 class RedisdTests(OpensByName, QueueContract, TakersContract, SimpleTestCase):
     def test_a_server_that_is_down_is_unavailable(self) -> None:
         import queue_front
-        import redis
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        self.queue._queue._connection = redis.Redis(port=1)
-        reservation = self.reserve_from_memory()
+        self.queue.write(b"a")
+        reservation = self.reserve()
+        server = self.queue._queue._connection
+        self.queue._queue._connection = Redis(port=1, retry=Retry(NoBackoff(), 0))
         for name, call in {
             "read": self.queue.read,
             "reserve": lambda: self.queue.reserve(LONG),
@@ -48,12 +52,9 @@ class RedisdTests(OpensByName, QueueContract, TakersContract, SimpleTestCase):
                     call()
                 self.assertIsInstance(caught.exception, queue_front.QueueException)
                 self.assertIn(self.queue.name, str(caught.exception))
-        self.queue._queue._connection = self.dead._queue._connection
-
-    def reserve_from_memory(self):
-        """Hold a reservation without a server."""
-        with mock.patch.object(self.queue, "read", return_value=b"a"):
-            return self.queue.reserve(LONG)
+        self.queue._queue._connection = server
+        self.assertTrue(self.queue.release(reservation))
+        self.assertEqual(self.queue.read_many(2), [b"a"])
 
 
 class Habits:
