@@ -6,13 +6,13 @@ process that is killed takes the one in its hand with it. Everything less brutal
 
 from __future__ import annotations
 
-from functools import cache
 from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 from ..errors import QueueUnavailable
 from .base import Counts, MessageQueue, Reservation
+from .unavailable import unavailable_as_in_queue_front
 
 
 class PlainQueue(MessageQueue):
@@ -114,24 +114,12 @@ class PlainQueue(MessageQueue):
         return type(self)(type(self._queue)(self.dead_name))
 
     def _unavailable(self, what: str, cause: object) -> QueueUnavailable:
-        return _unavailable_class()(f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}")
+        return unavailable_as_in_queue_front()(
+            f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}"
+        )
 
 
 def _is_queue_exception(error: Exception) -> bool:
     from queue_front import QueueException
 
     return isinstance(error, QueueException)
-
-
-@cache
-def _unavailable_class() -> type[QueueUnavailable]:
-    """Make the error that sites which catch queue-front's own will catch as well.
-
-    Only here: importing queue_front needs QUEUE_BACKEND, so our modules cannot do it at their top.
-    """
-    from queue_front import QueueException
-
-    class PlainQueueUnavailable(QueueUnavailable, QueueException):  # type: ignore[misc]
-        """QueueUnavailable, and a queue_front.QueueException."""
-
-    return PlainQueueUnavailable
