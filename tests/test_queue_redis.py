@@ -201,8 +201,8 @@ class WriteTests(RedisTestCase):
 
     def test_what_is_in_hand_or_deferred_is_not_lost_to_a_key_of_another_type(self) -> None:
         self.queue.write_many(b"deferred", b"in hand")
-        self.queue.release(self.take(), delay=0.001)
-        reservation = self.take()
+        deferred, reservation = self.take(), self.take()
+        self.queue.release(deferred, delay=0.001)
         self.redis.set(self.name, "a stranger's")
         self.redis.set(self.queue.dead_name, "a stranger's")
         time.sleep(0.01)

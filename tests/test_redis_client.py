@@ -168,7 +168,8 @@ class UnavailableTests(SimpleTestCase):
             queue_at("unix://user:s3cret-w0rd@/nonexistent/redis.sock", "nowhere").write(b"one")
 
     def test_no_host(self) -> None:
-        with assert_in_time(self, "redis.invalid:6379"), mock.patch("socket.getaddrinfo", side_effect=socket.gaierror):
+        unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        with assert_in_time(self, "redis.invalid:6379"), mock.patch("socket.getaddrinfo", side_effect=unknown):
             queue_at("redis://user:s3cret-w0rd@redis.invalid", "nowhere").write(b"one")
 
     @tag("slow")
