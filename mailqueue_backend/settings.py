@@ -6,6 +6,7 @@ a wrong type. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) answer with 
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
@@ -33,10 +34,23 @@ class Setting(Generic[T]):
     def __get__(self, instance: object, owner: type) -> Setting[T] | T:
         if instance is None:
             return self
-        value: T = getattr(settings, self.name, self.default)
+        value = self._value()
         if not isinstance(value, self.kinds):
             kinds = " or ".join(kind.__name__ for kind in self.kinds)
             raise ConfigurationError(f"{self.name} in your settings must be {kinds}, not {type(value).__name__}.")
+        return value
+
+    def _value(self) -> T:
+        value: T = getattr(settings, self.name, self.default)
+        return value
+
+
+class QueueFrontSetting(Setting[T]):
+    """A setting that queue-front takes from the environment as well."""
+
+    def _value(self) -> T:
+        fallback: Any = os.environ.get(self.name, self.default)
+        value: T = getattr(settings, self.name, fallback)
         return value
 
 
@@ -67,6 +81,12 @@ class Settings:
     MAIL_QUEUE_LOG_FILE_BACKUP = Setting(5)
     #: queue-front's setting: one of its modules, or a dotted path. None: the database queue.
     QUEUE_BACKEND = Setting[str | None](None, str, type(None))
+    #: URL of the Redis queue: redis://, rediss:// or unix://, with password and database.
+    MAIL_QUEUE_REDIS_URL = Setting[str | None](None, str, type(None))
+    #: queue-front's settings of its redisd: host:port, database, seconds to wait for an answer.
+    QUEUE_REDIS_CONNECTION = QueueFrontSetting[str | None](None, str, type(None))
+    QUEUE_REDIS_DB = QueueFrontSetting[int | str | None](None, int, str, type(None))
+    QUEUE_REDIS_TIMEOUT = QueueFrontSetting[float | str | None](None, int, float, str, type(None))
     #: Django's: its mailers since 6.1. None: EMAIL_BACKEND decides.
     MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
     #: Django's: whether the Date of a message is in local time.
