@@ -69,6 +69,10 @@ class Settings:
     SECRET_KEY = Setting[str | bytes]("", str, bytes)
     #: Django's: keys of the past, which still verify.
     SECRET_KEY_FALLBACKS = Setting[list[str | bytes] | tuple[str | bytes, ...]]([], list, tuple)
+    #: Django's: its mailers since 6.1. None: EMAIL_BACKEND decides.
+    MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
+    #: Django's: whether the Date of a message is in local time.
+    EMAIL_USE_LOCALTIME = Setting[bool](False, bool, int)
 
 
 conf = Settings()

@@ -1,0 +1,86 @@
+"""The discard log: one line, and one only, for each message that is given up.
+
+Its logger carries discard lines and nothing else. The line is written and flushed before the message leaves
+the queue; a log that cannot be written raises DiscardLogError, and the message stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable
+from logging.handlers import RotatingFileHandler
+
+from .errors import DiscardLogError
+from .settings import conf
+
+FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+#: Characters that would end a line, or that a terminal obeys.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+LOGGER = logging.getLogger("smtp.mail_queue")
+
+
+class OneLineFormatter(logging.Formatter):
+    """Escapes line ends and control characters: a subject must not forge a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), super().format(record))
+
+
+class DiscardLogHandler(RotatingFileHandler):
+    """Writes to the file that the settings name now, in UTF-8 on every system; opens it at the first record."""
+
+    def __init__(self) -> None:
+        super().__init__(os.devnull, delay=True, encoding="utf-8", errors="backslashreplace")
+        self.setLevel(logging.WARNING)
+        self.setFormatter(OneLineFormatter(FORMAT))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write and flush one record."""
+        try:
+            self._follow_settings()
+        except Exception:  # noqa: BLE001 - as logging does in every handler
+            self.handleError(record)
+        super().emit(record)
+
+    def _follow_settings(self) -> None:
+        self.maxBytes = conf.MAIL_QUEUE_LOG_FILE_MAXBYTES
+        self.backupCount = conf.MAIL_QUEUE_LOG_FILE_BACKUP
+        filename = os.path.abspath(conf.MAIL_QUEUE_LOG_FILENAME)
+        if filename != self.baseFilename:
+            if self.stream:
+                self.stream.close()
+                self.stream = None
+            self.baseFilename = filename
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Report on stderr as logging does, then let the failure reach the one who logs."""
+        super().handleError(record)
+        raise
+
+
+def attach_handler() -> DiscardLogHandler:
+    """Give the logger its handler; it has one only, however often this is called."""
+    for handler in LOGGER.handlers:
+        if isinstance(handler, DiscardLogHandler):
+            return handler
+    handler = DiscardLogHandler()
+    LOGGER.addHandler(handler)
+    return handler
+
+
+def log_discard(created: object, sender: object, recipients: Iterable[object], subject: object, error: object) -> None:
+    """Write the line for a message that is given up. Raises DiscardLogError when it cannot be written."""
+    try:
+        LOGGER.warning(
+            "Message Expired. Created:%s, Subject: %s, From:%s, To:%s. Error: %s",
+            created,
+            subject,
+            sender,
+            ", ".join(map(str, recipients)),
+            error,
+        )
+    except Exception as cause:
+        raise DiscardLogError(f"The discard log {conf.MAIL_QUEUE_LOG_FILENAME} cannot be written: {cause}") from cause

@@ -1,0 +1,67 @@
+"""What happens to a message before it is pickled: the queue gets a copy of its own, complete and valid."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from itertools import chain
+from typing import Any
+
+from django.core.mail import DNS_NAME, EmailMessage, make_msgid
+from django.utils.timezone import get_current_timezone
+
+from ..settings import conf
+
+#: Django < 6.1: a plain attribute; since then a deprecated property over another one.
+_CONNECTION = "_connection" if hasattr(EmailMessage, "connection") else "connection"
+
+
+def detached_copy(message: Any) -> Any:
+    """Copy a message without its connection and with a header dict of its own."""
+    duplicate = copy.copy(message)
+    attributes = vars(duplicate)
+    if attributes.keys() & {"connection", "_connection"}:
+        attributes.pop("connection", None)
+        attributes.pop("_connection", None)
+        attributes[_CONNECTION] = None
+    if "extra_headers" in attributes:
+        attributes["extra_headers"] = dict(attributes["extra_headers"] or {})
+    return duplicate
+
+
+def stamp_headers(message: EmailMessage) -> None:
+    """Set Message-ID and Date where they are absent, so that all tries send the same message."""
+    names = {name.lower() for name in message.extra_headers}
+    if "message-id" not in names:
+        message.extra_headers["Message-ID"] = make_msgid(domain=DNS_NAME)
+    if "date" not in names:
+        zone = get_current_timezone() if conf.EMAIL_USE_LOCALTIME else timezone.utc
+        message.extra_headers["Date"] = format_datetime(datetime.now(zone))
+
+
+def refuse_broken_headers(message: Any) -> None:
+    """Let Django raise its own ValueError for a newline in a header now, while the sender can hear it."""
+    if not isinstance(message, EmailMessage) or not any(map(_has_newline, _header_values(message))):
+        return
+    EmailMessage(
+        subject=message.subject,
+        from_email=message.from_email,
+        to=message.to,
+        cc=[*message.cc, *message.bcc],
+        reply_to=message.reply_to,
+        headers=message.extra_headers,
+    ).message()
+
+
+def _header_values(message: EmailMessage) -> Iterator[Any]:
+    yield message.subject
+    yield message.from_email
+    yield from chain(message.to, message.cc, message.bcc, message.reply_to)
+    yield from chain.from_iterable(message.extra_headers.items())
+
+
+def _has_newline(value: Any) -> bool:
+    text = str(value)
+    return text.splitlines() != [text] and text != ""

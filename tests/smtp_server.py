@@ -1,0 +1,81 @@
+"""A real SMTP server in this process, and what it received."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from django.test import SimpleTestCase, override_settings
+
+
+class Inbox:
+    """aiosmtpd's handler: keeps what arrives, refuses what a test tells it to."""
+
+    def __init__(self) -> None:
+        #: (envelope sender, [recipients], parsed message), in order of arrival.
+        self.received: list[tuple[str, list[str], EmailMessage]] = []
+        self.connections = 0
+        #: Answers to RCPT and DATA that are not 250: {recipient or "DATA": "550 no"}.
+        self.refusals: dict[str, str] = {}
+        self.commands: Counter[str] = Counter()
+
+    @property
+    def messages(self) -> list[EmailMessage]:
+        return [message for _, _, message in self.received]
+
+    @property
+    def subjects(self) -> list[str]:
+        return [str(message["Subject"]) for message in self.messages]
+
+    async def handle_EHLO(self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]) -> Any:
+        self.connections += 1
+        session.host_name = hostname
+        return responses
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        self.commands["RCPT"] += 1
+        if address in self.refusals:
+            return self.refusals[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        if "DATA" in self.refusals:
+            return self.refusals["DATA"]
+        message = message_from_bytes(envelope.content, policy=policy.default)
+        self.received.append((envelope.mail_from, envelope.rcpt_tos, message))  # type: ignore[arg-type]
+        return "250 stored"
+
+
+class MailServer(Controller):
+    """aiosmtpd's controller on a port that the system chooses."""
+
+    def __init__(self, inbox: Inbox, **kwargs: Any) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        super().__init__(inbox, hostname="127.0.0.1", port=self._socket.getsockname()[1], **kwargs)
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self._socket, ssl=self.ssl_context)
+
+
+class SMTPServerMixin(SimpleTestCase):
+    """Gives each test an SMTP server at EMAIL_HOST, and its ``inbox``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.inbox = Inbox()
+        self.server = MailServer(self.inbox)
+        self.server.start()
+        self.addCleanup(self.stop_server)
+        settings = override_settings(EMAIL_HOST="127.0.0.1", EMAIL_PORT=self.server.port)
+        settings.enable()
+        self.addCleanup(settings.disable)
+
+    def stop_server(self) -> None:
+        """Nothing listens on EMAIL_PORT from now on."""
+        if not self.server.loop.is_closed():
+            self.server.stop(no_assert=True)
