@@ -66,7 +66,14 @@ def loads(payload: bytes) -> Envelope:
         raise Unreadable("it has no signature, and MAIL_QUEUE_UNSIGNED is 'quarantine'")
     else:
         content = legacy.read(pickled)
-    return _envelope(content, pickled)
+    if not isinstance(content, dict) or "email" not in content:
+        raise Unreadable("it is not a dict with a message")
+    envelope = Envelope(content.pop("email"), content.pop("created", None), content)
+    try:
+        _complete(envelope, pickled, ours=signed is not None and OURS in content)
+    except Exception as error:  # noqa: BLE001 - the message may be of a site's class, its attributes anything
+        raise Unreadable(f"making its message whole raised {type(error).__name__}") from None
+    return envelope
 
 
 def created_epoch(created: datetime, extra: Mapping[str, Any]) -> float:
@@ -117,19 +124,13 @@ def _unpickled(pickled: bytes) -> Any:
         raise Unreadable(f"unpickling it raised {type(error).__name__}") from error
 
 
-def _envelope(content: Any, pickled: bytes) -> Envelope:
-    """Take 0.1.2's dict apart, and make the message whole."""
-    if not isinstance(content, dict) or "email" not in content:
-        raise Unreadable("it is not a dict with a message")
-    email = content.pop("email")
-    try:
-        created = _naive(content.pop("created", None))
-        if isinstance(email, EmailMessage):
-            mend(email)
-            identify(email, pickled, created_epoch(created, content))
-    except Exception as error:  # the message may be of a site's class, and each attribute anything
-        raise Unreadable(f"making its message whole raised {type(error).__name__}") from None
-    return Envelope(email, created, content)
+def _complete(envelope: Envelope, pickled: bytes, ours: bool) -> None:
+    """Make the message whole; what we stored ourselves has a Message-ID and Date if it is to have them."""
+    envelope.created = _naive(envelope.created)
+    if isinstance(envelope.email, EmailMessage):
+        mend(envelope.email)
+        if not ours:
+            identify(envelope.email, pickled, created_epoch(envelope.created, envelope.extra))
 
 
 def _naive(created: Any) -> datetime:

@@ -34,5 +34,5 @@ def read(pickled: bytes, trusted: bool = False) -> dict[str, Any]:
         return {"email": email, **{name: plain(value) for name, value in items.items()}}
     except Unreadable:
         raise
-    except Exception as error:  # what a stranger can make Django, the standard library and us raise has no end
+    except Exception as error:  # noqa: BLE001 - a stranger can make Django and the standard library raise anything
         raise Unreadable(f"reading it as plain data raised {type(error).__name__}") from None
