@@ -20,9 +20,10 @@ T = TypeVar("T")
 class Setting(Generic[T]):
     """A typed, live view of one attribute of django.conf.settings."""
 
-    def __init__(self, default: T, *kinds: type) -> None:
+    def __init__(self, default: T, *kinds: type, choices: tuple[T, ...] = ()) -> None:
         self.default = default
         self.kinds = kinds or (type(default),)
+        self.choices = choices
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -38,6 +39,9 @@ class Setting(Generic[T]):
         if not isinstance(value, self.kinds):
             kinds = " or ".join(kind.__name__ for kind in self.kinds)
             raise ConfigurationError(f"{self.name} in your settings must be {kinds}, not {type(value).__name__}.")
+        if self.choices and value not in self.choices:
+            choices = " or ".join(repr(choice) for choice in self.choices)
+            raise ConfigurationError(f"{self.name} in your settings must be {choices}, not {value!r}.")
         return value
 
     def _value(self) -> T:
@@ -73,6 +77,8 @@ class Settings:
     MAIL_QUEUE_RATE = Setting[float](0, int, float)
     #: Database alias of the database queue.
     MAIL_QUEUE_DATABASE = Setting("default")
+    #: What becomes of a payload without a signature: "restricted" reads it as inert data, "quarantine" sets it aside.
+    MAIL_QUEUE_UNSIGNED = Setting("restricted", choices=("restricted", "quarantine"))
     #: File of the discard log.
     MAIL_QUEUE_LOG_FILENAME = Setting[str | PathLike[str]]("smtp.mail_queue.mail_queue_fail.log", str, PathLike)
     #: Size in bytes at which the discard log is rotated; 0: never.
@@ -87,6 +93,10 @@ class Settings:
     QUEUE_REDIS_CONNECTION = QueueFrontSetting[str | None](None, str, type(None))
     QUEUE_REDIS_DB = QueueFrontSetting[int | str | None](None, int, str, type(None))
     QUEUE_REDIS_TIMEOUT = QueueFrontSetting[float | str | None](None, int, float, str, type(None))
+    #: Django's: what payloads are signed with.
+    SECRET_KEY = Setting[str | bytes]("", str, bytes)
+    #: Django's: keys of the past, which still verify.
+    SECRET_KEY_FALLBACKS = Setting[list[str | bytes] | tuple[str | bytes, ...]]([], list, tuple)
     #: Django's: its mailers since 6.1. None: EMAIL_BACKEND decides.
     MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
     #: Django's: whether the Date of a message is in local time.
