@@ -1,0 +1,34 @@
+"""A queue in a table of the site's own database: mail is queued if and only if the transaction commits.
+
+An app of its own, so that only who chooses it gets a table: add ``"mailqueue_backend.queues.database"`` to
+INSTALLED_APPS and run ``manage.py migrate``. As any QUEUE_BACKEND, this module has a class ``Queue``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .queue import Queue as Queue
+
+
+def __getattr__(name: str) -> Any:
+    """Give ``Queue``, late: Django imports this module as an app before there can be models."""
+    if name != "Queue":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _require_app()
+    from .queue import Queue
+
+    return Queue
+
+
+def _require_app() -> None:
+    """Raise ConfigurationError, with the line to add, where this app is not installed."""
+    from django.apps import apps
+
+    from ...errors import ConfigurationError
+
+    if not apps.is_installed(__name__):
+        raise ConfigurationError(
+            f'The database queue needs its table: add "{__name__}" to INSTALLED_APPS and run "manage.py migrate".'
+        )
