@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from .envelope import loads
-from .errors import QueueUnavailable, Unreadable
+from .errors import Unreadable
 from .queues.base import MessageQueue, Reservation
 from .settings import conf
 

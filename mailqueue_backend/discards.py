@@ -58,7 +58,7 @@ class DiscardLogHandler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Report on stderr as logging does, then let the failure reach the one who logs."""
         super().handleError(record)
-        raise  # noqa: PLE0704 - the exception that emit() is handling
+        raise
 
 
 def attach_handler() -> DiscardLogHandler:

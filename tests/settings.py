@@ -5,7 +5,7 @@ import tempfile
 
 from tests import services
 
-SECRET_KEY = "only for the tests"  # noqa: S105
+SECRET_KEY = "only for the tests"
 USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -13,6 +13,9 @@ ROOT_URLCONF = "tests.urls"
 
 INSTALLED_APPS = ["mailqueue_backend", "mailqueue_backend.queues.database"]
 EMAIL_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
+EMAIL_HOST = "127.0.0.1"
+# For child processes: the mail server of the test that started them.
+EMAIL_PORT = int(os.environ.get("TEST_EMAIL_PORT", "9"))
 
 # A file, since several processes look into it; a child process inherits the name.
 _directory = os.environ.setdefault("TEST_DIRECTORY", tempfile.mkdtemp(prefix="mailqueue-tests-"))

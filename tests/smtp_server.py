@@ -77,4 +77,5 @@ class SMTPServerMixin(SimpleTestCase):
 
     def stop_server(self) -> None:
         """Nothing listens on EMAIL_PORT from now on."""
-        self.server.stop(no_assert=True)
+        if not self.server.loop.is_closed():
+            self.server.stop(no_assert=True)

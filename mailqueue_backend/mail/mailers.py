@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from django.core import mail
 from django.core.mail.backends.locmem import EmailBackend as LocmemBackend
 from django.utils.module_loading import import_string
@@ -17,7 +19,8 @@ def backends_to_drain() -> list[QueueingMixin]:
     None is ours in a test run, where Django has put its locmem backend in the place of all others.
     """
     if conf.MAILERS is not None:
-        return [mail.mailers[alias] for alias in mail.mailers if issubclass(_mailer_class(alias), QueueingMixin)]
+        mailers = [mail.mailers[alias] for alias in conf.MAILERS if issubclass(_mailer_class(alias), QueueingMixin)]
+        return cast(list[QueueingMixin], mailers)
     # Django < 6.1: there are no mailers.
     backend = mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()
     if isinstance(backend, LocmemBackend):

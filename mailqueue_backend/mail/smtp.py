@@ -76,7 +76,7 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         """Deliver one message; drop the connection when an error may have left it in mid-transaction."""
         settled = False
         try:
-            sent: bool = super()._send(email_message)
+            sent: bool = super()._send(email_message)  # type: ignore[misc]
             settled = True
         except smtplib.SMTPException:
             settled = True  # smtplib has sent RSET, or has closed

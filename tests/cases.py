@@ -1,0 +1,62 @@
+"""What most tests start from: a queue, a mail server, a discard log."""
+
+from __future__ import annotations
+
+import tempfile
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from django.core.mail import EmailMessage
+from django.core.management import call_command
+from django.test import TestCase, override_settings
+
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.queues import open_queue
+from mailqueue_backend.queues.base import MessageQueue
+
+from .smtp_server import SMTPServerMixin
+
+BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
+
+
+@override_settings(EMAIL_BACKEND=BACKEND)
+class MailTestCase(SMTPServerMixin, TestCase):
+    """A site with the database queue, whose EMAIL_HOST is ``self.inbox``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.log = Path(directory.name, "discards.log")
+        settings = override_settings(MAIL_QUEUE_LOG_FILENAME=str(self.log))
+        settings.enable()
+        self.addCleanup(settings.disable)
+
+    @property
+    def queue(self) -> MessageQueue:
+        return open_queue("MAIL_QUEUE")
+
+    def log_lines(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+
+
+def message(subject: str = "Hello", to: Any = ("to@example.com",), **kwargs: Any) -> EmailMessage:
+    return EmailMessage(subject=subject, body="Body", from_email="from@example.com", to=to, **kwargs)
+
+
+def enqueue(*subjects: str, **kwargs: Any) -> None:
+    QueuedEmailBackend().send_messages([message(subject) for subject in subjects], **kwargs)
+
+
+def drain(backend: Any = None, **kwargs: Any) -> Any:
+    """Drain, and give the report; the backend's warnings of a failed delivery are the test's business."""
+    backend = backend or QueuedEmailBackend()
+    backend.send_queued_messages(**kwargs)
+    return backend.report
+
+
+def process_mail_queue(*args: str) -> str:
+    stdout = StringIO()
+    call_command("process_mail_queue", *args, stdout=stdout)
+    return stdout.getvalue()

@@ -1,0 +1,95 @@
+"""The house rules that a test can hold: imports point downwards, and importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from django.test import SimpleTestCase
+
+import mailqueue_backend
+
+PACKAGE = Path(mailqueue_backend.__file__).parent
+
+#: From the bottom to the top; a module imports only from lower lines, or from its own.
+LAYERS = (
+    ("errors",),
+    ("settings",),
+    ("envelope", "discards", "queues"),
+    ("delivery",),
+    ("mail",),
+    ("management",),
+    ("checks",),
+    ("apps",),
+)
+#: Queues hold bytes: they know nothing of messages.
+APART = {"queues": {"envelope", "discards"}, "envelope": {"queues", "discards"}, "discards": {"queues", "envelope"}}
+
+
+def _room(module: str) -> str:
+    return module.removeprefix("mailqueue_backend.").partition(".")[0]
+
+
+def _imports(path: Path) -> set[str]:
+    """Name the rooms of ours that a file imports from."""
+    package = ["mailqueue_backend", *path.relative_to(PACKAGE).parts[:-1]]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {_room(name) for name in names if name.startswith("mailqueue_backend.")}
+
+
+class LayerTests(SimpleTestCase):
+    def test_imports_point_downwards(self) -> None:
+        height = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+        for path in sorted(PACKAGE.rglob("*.py")):
+            room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+            if room == "__init__":
+                continue
+            with self.subTest(path=path.name):
+                upwards = {name for name in _imports(path) - {room} if height[name] > height[room]}
+                self.assertEqual(upwards | (_imports(path) & APART.get(room, set())), set())
+
+
+#: Fails on a socket, and on a file that is opened to be written, while every module is imported.
+IMPORT_EVERYTHING = """
+import importlib, os, pkgutil, sys
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["mailqueue_backend", "mailqueue_backend.queues.database"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nonexistent/db"}},
+)
+watched = False
+def hook(event, args):
+    if not watched:
+        return
+    if event.startswith(("socket.", "sqlite3.")):
+        raise SystemExit(f"{event} {args}")
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and not str(args[0]).endswith(".pyc"):
+        if "__pycache__" not in str(args[0]):
+            raise SystemExit(f"{event} {args}")
+sys.addaudithook(hook)
+watched = True
+django.setup()
+import mailqueue_backend
+for module in pkgutil.walk_packages(mailqueue_backend.__path__, "mailqueue_backend."):
+    importlib.import_module(module.name)
+print(len(sys.modules))
+"""
+
+
+class ImportTests(SimpleTestCase):
+    def test_importing_every_module_opens_no_file_and_no_socket(self) -> None:
+        result = subprocess.run(
+            [sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, cwd=PACKAGE.parent, check=False
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
