@@ -38,6 +38,11 @@ def _importable(module: str) -> bool:
     return True
 
 
+def redis_answers() -> bool:
+    """Tell whether there is a Redis server and its driver."""
+    return _importable("redis") and answers(REDIS)
+
+
 def databases() -> dict[str, Any]:
     """Give the database servers that answer and whose driver is installed."""
     found: dict[str, Any] = {}
@@ -57,6 +62,7 @@ def _database(engine: str, address: str, user: str) -> dict[str, Any]:
         "PORT": port,
         "USER": user,
         "PASSWORD": os.environ.get(f"TEST_{engine.upper()}_PASSWORD", ""),
+        # A child process of a test looks into the test's database, see tests/takers.py.
         "NAME": os.environ.get("TEST_DATABASE_NAME", "postgres" if engine == "postgresql" else ""),
         "TEST": {"NAME": PREFIX},
     }

@@ -27,3 +27,6 @@ DATABASES = {
 }
 
 MAIL_QUEUE_LOG_FILENAME = os.path.join(_directory, "discards.log")
+
+# QUEUE_BACKEND stays unset: each test says which one it is about. queue-front's redisd reads this when imported.
+QUEUE_REDIS_CONNECTION = services.REDIS

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TypeVar, cast
 from uuid import uuid4
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
-from django.db.models import Count, F, Q
+from django.db import connections, transaction
+from django.db.models import Count, F, Q, QuerySet
 from django.db.models.expressions import Combinable
-from django.utils.connection import ConnectionDoesNotExist
 
-from ...errors import ConfigurationError, QueueUnavailable
 from ...settings import conf
 from ..base import Counts, MessageQueue, Reservation
+from .border import bordered
 from .models import DEFERRED, DUE, RESERVED, Now, QueuedMessage, QueuedMessageQuerySet
 
 T = TypeVar("T")
@@ -37,61 +36,64 @@ class Queue(MessageQueue):
 
     # queue-front's surface
 
+    @bordered
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads at the tail, all or nothing, as a part of the caller's transaction if there is one."""
-        with self._changing():
+        with transaction.atomic(using=self._alias):
             for batch in _batches(payloads):
                 self._all.bulk_create([self._new(payload) for payload in batch])
         return [True] * len(payloads)
 
+    @bordered
     def read(self) -> bytes | None:
         """Take a payload out for good, due ones first; None when there is nothing."""
-        with self._border():
-            return self._first(self._mine.waiting(), self._take)
+        return self._first(self._mine.waiting(), self._take)
 
     # deliveries
 
+    @bordered
     def counts(self) -> Counts:
         """Count the messages by state, in one query."""
         here, dead = Q(queue=self.name), Q(queue=self.dead_name)
-        with self._border():
-            found = self._all.filter(here | dead).aggregate(
-                due_ones=Count("pk", filter=here & DUE),
-                deferred=Count("pk", filter=here & DEFERRED),
-                reserved=Count("pk", filter=here & RESERVED),
-                dead=Count("pk", filter=dead),
-            )
+        found = self._all.filter(here | dead).aggregate(
+            due_ones=Count("pk", filter=here & DUE),
+            deferred=Count("pk", filter=here & DEFERRED),
+            reserved=Count("pk", filter=here & RESERVED),
+            dead=Count("pk", filter=dead),
+        )
         due = found.pop("due_ones")
         return Counts(waiting=due + found["deferred"], due=due, **found)
 
+    @bordered
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        with self._border():
-            return self._first(self._mine.due(), lambda pk: self._claim(pk, lease))
+        return self._reserve(lease)
 
+    @bordered
     def ack(self, reservation: Reservation) -> bool:
         """Delete the row, if it is still in this taker's hand."""
-        with self._border():
-            return bool(self._held(reservation).remove())
+        return bool(self._held(reservation).remove())
 
+    @bordered
     def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
         """Do both in one transaction, so that the next message costs one commit and not two."""
-        with self._changing():
-            return self.ack(reservation), self.reserve(lease)
+        with transaction.atomic(using=self._alias):
+            return bool(self._held(reservation).remove()), self._reserve(lease)
 
+    @bordered
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
         """Move it to the tail, as a new row: SQLite's clock has milliseconds, so ``due`` alone makes no order."""
-        with self._changing():
+        with transaction.atomic(using=self._alias):
             if not self._held(reservation).remove():
                 return False
             self._all.bulk_create([self._new(reservation.payload if payload is None else payload, delay)])
         return True
 
+    @bordered
     def bury(self, reservation: Reservation) -> bool:
         """Give the row to the dead queue."""
         buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
-        with self._border():
-            return bool(self._held(reservation).update(**buried))
+        return bool(self._held(reservation).update(**buried))
 
     # rows
 
@@ -114,35 +116,31 @@ class Queue(MessageQueue):
     def _new(self, payload: bytes, delay: float = 0) -> QueuedMessage:
         return QueuedMessage(queue=self.name, payload=payload, due=_in_seconds(delay))
 
+    def _reserve(self, lease: float) -> Reservation | None:
+        return self._first(self._mine.due(), lambda pk: self._claim(pk, lease))
+
     def _first(self, rows: QueuedMessageQuerySet, take: Callable[[int], T | None]) -> T | None:
-        """Take one of the first rows: the first that nobody else takes at this moment."""
-        for _ in range(LOOKS):
-            candidates = list(rows.values_list("pk", flat=True)[:LOOK])
-            for pk in candidates:
-                if (taken := take(pk)) is not None:
-                    return taken
-            if not candidates:
-                break
-        return None
+        """Take the first row that nobody else is taking at this moment, without waiting for anyone."""
+        keys = rows.values_list("pk", flat=True)
+        if not self._skips_locked_rows():
+            return _race(keys, take)
+        # The index gives both filter and order, so that this locks one row; InnoDB locks all that it looks at.
+        with self._transaction():
+            return next(map(take, keys.select_for_update(skip_locked=True)[:1]), None)
+
+    def _skips_locked_rows(self) -> bool:
+        features = connections[self._alias].features
+        return features.has_select_for_update_skip_locked and features.supports_select_for_update_with_limit
 
     def _claim(self, pk: int, lease: float) -> Reservation | None:
         """Write our receipt into the row, if it is still due; None when someone was faster."""
         row, receipt = self._mine.filter(pk=pk), uuid4().hex
         claimed = {"receipt": receipt, "due": _in_seconds(lease), "deliveries": F("deliveries") + 1}
-        with transaction.atomic(using=self._alias):
-            if self._in_other_hands(row.due()) or not row.due().update(**claimed):
+        with self._transaction():
+            if not row.due().update(**claimed):
                 return None
             payload, deliveries = row.values_list("payload", "deliveries").get()
         return Reservation(bytes(payload), (pk, receipt), deliveries)
-
-    def _in_other_hands(self, row: QueuedMessageQuerySet) -> bool:
-        """Lock the row, or tell that someone else has it locked, so that an UPDATE need not wait for them.
-
-        One row by its id, not the first one that is due: InnoDB locks each row that it looks at.
-        """
-        if not connections[self._alias].features.has_select_for_update_skip_locked:
-            return False
-        return not row.select_for_update(skip_locked=True).values_list("pk")
 
     def _take(self, pk: int) -> bytes | None:
         """Delete the row as it was read; None when someone was faster."""
@@ -153,38 +151,21 @@ class Queue(MessageQueue):
                 return bytes(payload)
         return None
 
-    # the border
+    def _transaction(self) -> AbstractContextManager[None]:
+        """Begin a transaction, or join the one that is open."""
+        return transaction.atomic(using=self._alias, savepoint=False)
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Do all or nothing; what fails is undone without harm to the caller's transaction."""
-        with self._border(), transaction.atomic(using=self._alias):
-            yield
 
-    @contextmanager
-    def _border(self) -> Iterator[None]:
-        """Translate the errors of Django's database layer into ours."""
-        try:
-            yield
-        except ConnectionDoesNotExist as error:
-            raise ConfigurationError(f"MAIL_QUEUE_DATABASE = {self._alias!r}: no such alias in DATABASES.") from error
-        except Error as error:
-            self._forget_broken_connection()
-            raise QueueUnavailable(f"The queue {self.name} (database {self._alias}): {self._explain(error)}") from error
-
-    def _forget_broken_connection(self) -> None:
-        """Let the next call connect anew; Django looks after that between requests only."""
-        connection = connections[self._alias]
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-
-    def _explain(self, error: Error) -> str:
-        """Give the driver's first line: the next ones can show what is in a row."""
-        reason = str(error).partition("\n")[0]
-        if QueuedMessage._meta.db_table not in reason:
-            return reason
-        database = "" if self._alias == DEFAULT_DB_ALIAS else f" --database={self._alias}"
-        return f'{reason} (if the table is missing: "manage.py migrate {QueuedMessage._meta.app_label}{database}")'
+def _race(keys: QuerySet[QueuedMessage, int], take: Callable[[int], T | None]) -> T | None:
+    """Try the first rows, one after the other, until one is taken; look again when others were faster each time."""
+    for _ in range(LOOKS):
+        candidates = list(keys[:LOOK])
+        for pk in candidates:
+            if (taken := take(pk)) is not None:
+                return taken
+        if not candidates:
+            break
+    return None
 
 
 def _in_seconds(seconds: float) -> Combinable:

@@ -1,0 +1,76 @@
+"""A process that takes everything out of a queue and prints it, for the tests: ``python -m tests.takers …``.
+
+Run by spawn(). It prints "ready", waits for a line, takes, and prints each payload in hex on a line.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from django.conf import settings
+from django.db import connections
+
+#: Warnings are errors here too, but for the one that Django 6.1 gives about EMAIL_BACKEND at start-up.
+WARNINGS = ["-W", "error", "-W", "ignore:The EMAIL_:PendingDeprecationWarning"]
+
+
+def take_all(queue) -> list[bytes]:
+    """Take as a drain does: reserve, then ack and reserve until nothing is left."""
+    payloads = []
+    reservation = queue.reserve(60)
+    while reservation:
+        payloads.append(reservation.payload)
+        acked, reservation = queue.ack_and_reserve(reservation, 60)
+        if not acked:
+            raise AssertionError(f"lost the lease of {payloads[-1]!r}")
+    return payloads
+
+
+def spawn(name: str, journal_mode: str = "") -> subprocess.Popen[str]:
+    """Start a taker on the queue, the engine and the database of the test that calls."""
+    backend, alias = settings.QUEUE_BACKEND if hasattr(settings, "QUEUE_BACKEND") else "", _alias()
+    return subprocess.Popen(
+        [sys.executable, *WARNINGS, "-m", "tests.takers", name, backend or "", alias, journal_mode],
+        env={**os.environ, "TEST_DATABASE_NAME": str(connections[alias].settings_dict["NAME"])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _alias() -> str:
+    return getattr(settings, "MAIL_QUEUE_DATABASE", "default")
+
+
+def main(name: str, backend: str, alias: str, journal_mode: str) -> None:
+    import django
+    from django.test import override_settings
+
+    django.setup()
+    from mailqueue_backend.queues import open_queue
+
+    with override_settings(QUEUE_BACKEND=backend or None, MAIL_QUEUE_DATABASE=alias):
+        if journal_mode:
+            set_journal_mode(alias, journal_mode)
+        queue = open_queue(name)
+        len(queue)  # connects
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for payload in take_all(queue):
+            print(payload.hex())
+    connections.close_all()
+
+
+def set_journal_mode(alias: str, mode: str) -> None:
+    """Switch SQLite's journal: WAL stays with the file, the others with the connection."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"PRAGMA journal_mode = {mode}")
+        if cursor.fetchone() != (mode.lower(),):
+            raise AssertionError(f"SQLite refuses journal_mode = {mode}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
