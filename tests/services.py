@@ -38,11 +38,6 @@ def _importable(module: str) -> bool:
     return True
 
 
-def redis_answers() -> bool:
-    """Tell whether there is a Redis server and its driver."""
-    return _importable("redis") and answers(REDIS)
-
-
 def databases() -> dict[str, Any]:
     """Give the database servers that answer and whose driver is installed."""
     found: dict[str, Any] = {}

@@ -10,6 +10,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "tests.urls"
+TEST_RUNNER = "tests.runner.SkipReportingRunner"
 
 INSTALLED_APPS = ["mailqueue_backend", "mailqueue_backend.queues.database"]
 EMAIL_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
