@@ -74,3 +74,8 @@ def _use_pymysql() -> None:
 def needs(service: str, present: bool) -> Any:
     """Skip a test, visibly, where a server or its driver is missing."""
     return skipUnless(present, f"{service} does not answer, or its driver is not installed")
+
+
+def redis_answers() -> bool:
+    """Tell whether there is a Redis server, and the driver for it."""
+    return _importable("redis") and answers(REDIS)
