@@ -28,7 +28,7 @@ def open_queue(name: str) -> MessageQueue:
     backend = conf.QUEUE_BACKEND
     if not backend:
         return adapt(import_module(DEFAULT_BACKEND).Queue(name))
-    if backend in ("redisd", REDISD):
+    if backend == "redisd":
         return RedisdQueue(name)
     module = _import_backend(backend)
     try:

@@ -110,7 +110,6 @@ class Queue(MessageQueue):
             try:
                 return self._server.script(self._keys, [operation, *arguments]), False
             except (self._redis.ConnectionError, self._redis.TimeoutError):
-                self._server.hang_up()
                 return self._server.script(self._keys, [operation, *arguments]), True
 
     @contextmanager

@@ -68,7 +68,7 @@ def _options(redis: ModuleType, url: str) -> dict[str, Any]:
         **redis.connection.parse_url(url),
         "decode_responses": False,
         "protocol": 2,  # redis-py >= 8: 3, which Redis 5 does not know.
-        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # redis-py >= 6: 3 to 10 times.
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # A write must not be repeated.
     }
     connection_class = options.get("connection_class", redis.Connection)
     if issubclass(connection_class, redis.UnixDomainSocketConnection):
