@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import mimetypes
 from email.charset import Charset
+from email.header import Header
+from email.message import Message
 from inspect import getattr_static
 from typing import Any, NamedTuple
 
@@ -81,16 +83,33 @@ def _mend_rendering(attributes: dict[str, Any]) -> None:
 
 
 def _mend_attachment(attachment: Any) -> Any:
-    if not isinstance(attachment, (tuple, list)):
-        return attachment  # a MIME part
-    filename, content, mimetype = _Attachment(*attachment, *[None] * (3 - len(attachment)))
+    if isinstance(attachment, (tuple, list)):
+        return _mend_members(*attachment)
+    if isinstance(attachment, Message):
+        _mend_part(attachment)
+    return attachment
+
+
+def _mend_members(filename: str | None, content: Any, mimetype: str | None = None) -> Any:
+    """Make an attachment whole that is a file name, a content and a type."""
     mimetype = mimetype or _guessed(filename)
     content = _mend_content(content, mimetype)
     if isinstance(content, bytes) and mimetype.startswith("text/"):
         mimetype = django_message.DEFAULT_ATTACHMENT_MIME_TYPE
-    if isinstance(content, EmailMessage):
+    elif isinstance(content, EmailMessage):
         mend(content)
+    elif isinstance(content, Message):
+        _mend_part(content)
     return _make_attachment(filename, content, mimetype)
+
+
+def _mend_part(part: Message) -> None:
+    """Write the headers of MIME parts that are objects, since Python's new e-mail API cannot write a Header."""
+    if not _RENDERS_OLD_WAY:
+        for each in part.walk():
+            vars(each)["_headers"] = [
+                (name, value.encode() if isinstance(value, Header) else value) for name, value in each.raw_items()
+            ]
 
 
 def _mend_alternative(alternative: Any) -> Any:

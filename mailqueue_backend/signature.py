@@ -6,7 +6,12 @@ never sees the trailer. It is found at its fixed place from the end, before a by
 
 from __future__ import annotations
 
-from django.utils.crypto import constant_time_compare, salted_hmac
+import hmac
+from functools import lru_cache
+from hashlib import sha256
+
+from django.utils.crypto import constant_time_compare
+from django.utils.encoding import force_bytes
 
 from .errors import Unreadable
 from .settings import conf
@@ -39,5 +44,11 @@ def verify(pickled: bytes, signature: bytes) -> None:
     raise Unreadable("its signature was not made with SECRET_KEY or one of SECRET_KEY_FALLBACKS, or it is damaged")
 
 
-def _signature(pickled: bytes, key: str | bytes) -> bytes:
-    return salted_hmac(SALT, pickled, key, algorithm="sha256").digest()
+def _signature(pickled: bytes, secret: str | bytes) -> bytes:
+    return hmac.digest(_key(secret), pickled, "sha256")
+
+
+@lru_cache(maxsize=16)
+def _key(secret: str | bytes) -> bytes:
+    """Derive the key that django.utils.crypto.salted_hmac() would use, once instead of for each message."""
+    return sha256(force_bytes(SALT) + force_bytes(secret)).digest()
