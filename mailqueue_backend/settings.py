@@ -75,6 +75,8 @@ class Settings:
     MAIL_QUEUE_WORKERS = Setting(8)
     #: Messages per second that a drain sends at most; 0: as fast as it can.
     MAIL_QUEUE_RATE = Setting[float](0, int, float)
+    #: Dotted path of the backend through which mail.relay delivers, where MAILERS is not set.
+    MAIL_QUEUE_DELIVERY_BACKEND = Setting[str | None](None, str, type(None))
     #: Database alias of the database queue.
     MAIL_QUEUE_DATABASE = Setting("default")
     #: What becomes of a payload without a signature: "restricted" reads it as inert data, "quarantine" sets it aside.

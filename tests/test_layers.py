@@ -21,7 +21,7 @@ LAYERS = (
     ("envelope", "discards", "queues"),
     ("delivery",),
     ("mail",),
-    ("management",),
+    ("management", "test"),
     ("checks",),
     ("apps",),
 )

@@ -16,7 +16,8 @@ from ..settings import conf
 from .deadlines import Watchdog
 from .outcomes import Report
 from .quota import Quota
-from .worker import Backend, Worker
+from .routes import Backend, Routes
+from .worker import Worker
 
 logger = logging.getLogger("mailqueue_backend.delivery")
 
@@ -40,10 +41,11 @@ class Drain:
         options = self.backend.options
         self.report.length = self.backend.que.counts().due
         self._quota = Quota(self.report.length, options)
-        with Watchdog() as self._watchdog:
-            options.stop.let_go = self._watchdog.fire_all
+        with Watchdog() as watchdog:
+            options.stop.let_go = watchdog.fire_all
+            self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
             try:
-                self._worker(self.backend).run(self._start_helpers)
+                self._worker(self._routes).run(self._start_helpers)
             finally:
                 self._quota.close()
                 for thread in self._helpers or ():
@@ -52,8 +54,8 @@ class Drain:
             raise self._error
         return self.report
 
-    def _worker(self, backend: Backend) -> Worker:
-        return Worker(backend, self._quota, self.report, self.expired, self._watchdog.new_deadline())
+    def _worker(self, routes: Routes) -> Worker:
+        return Worker(routes, self._quota, self.report, self.expired)
 
     def _start_helpers(self) -> None:
         """Start the other workers, once: the first has shown that the server answers."""
@@ -62,20 +64,20 @@ class Drain:
                 return
             self._helpers = []
         for number in range(1, self._workers()):
-            thread = Thread(target=self._help, args=[self.backend._helper()], name=f"mailqueue-worker-{number}")
+            thread = Thread(target=self._help, args=[self._routes.helpers()], name=f"mailqueue-worker-{number}")
             thread.start()
             self._helpers.append(thread)
 
     def _workers(self) -> int:
-        if not self.backend.parallel:
+        if not self._routes.parallel:
             return 1
         most = self.backend.options.workers or conf.MAIL_QUEUE_WORKERS
         return min(most, -(-self.report.length // MESSAGES_PER_WORKER))
 
-    def _help(self, backend: Backend) -> None:
+    def _help(self, routes: Routes) -> None:
         """Work in a thread of its own."""
         try:
-            self._worker(backend).run()
+            self._worker(routes).run()
         except Exception as error:  # raised in the calling thread, at the end
             logger.exception("A worker has failed.")
             self._error = error

@@ -17,6 +17,7 @@ from ..delivery.outcomes import DOQUEUE, NOQUEUE, SENT, DrainResult, Outcome, Re
 from ..delivery.quota import DrainOptions
 from ..discards import attach_handler
 from ..settings import conf
+from .mailers import DEFAULT_ALIAS, configured, sharing
 from .refusals import Refusal, addressed_to
 from .storing import StoringMixin
 from .verdict import after_delivery, after_failure, ours
@@ -95,6 +96,11 @@ class QueueingMixin(StoringMixin):
     def unreachable(self) -> bool:
         """No connection can be made."""
         return self._breaker.error is not None
+
+    def _mailers(self) -> dict[str, QueueingMixin]:
+        """Give the backends whose mail is in this queue, by alias; this one among them."""
+        others = {} if configured() is None else sharing(self.queue_name)
+        return {**others, getattr(self, "alias", None) or DEFAULT_ALIAS: self}
 
     @property
     def parallel(self) -> bool:

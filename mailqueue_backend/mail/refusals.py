@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import smtplib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+#: 4xx of HTTP that are not about the message: no or wrong credentials, a time-out, too early, too many.
+_NOT_THE_MESSAGE = {401, 402, 403, 407, 408, 425, 429}
 
 
 class Refusal(NamedTuple):
@@ -41,10 +45,22 @@ def refusals(
 
 
 def refused_for_good(error: object) -> bool:
-    """Tell whether an error of smtplib is the server's 5xx to the whole message."""
+    """Tell whether an error is the refusal of the whole message, which trying again does not change."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return all(is_permanent(code) for code, _ in error.recipients.values())
-    return isinstance(error, smtplib.SMTPResponseException) and is_permanent(error.smtp_code)
+    if isinstance(error, smtplib.SMTPResponseException):
+        return is_permanent(error.smtp_code)
+    return _refused_by_a_service(error)
+
+
+def _refused_by_a_service(error: object) -> bool:
+    """Tell it for django-anymail: its own refusals, and what an HTTP API says to the request itself (RFC 9110)."""
+    anymail = sys.modules.get("anymail.exceptions")
+    if anymail is None or not isinstance(error, anymail.AnymailError):
+        return False
+    if error.status_code is not None:
+        return 400 <= error.status_code < 500 and error.status_code not in _NOT_THE_MESSAGE
+    return not isinstance(error, anymail.AnymailAPIError)
 
 
 def addressed_to(message: Any, recipients: list[str]) -> Any:
