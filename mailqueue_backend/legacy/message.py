@@ -88,7 +88,10 @@ def _attachments(value: Any) -> list[Any]:
 def _attachment(value: Any) -> Message | tuple[Any, ...]:
     if isinstance(value, Record) and value.maker in PARTS:
         return read_part(value)
-    filename, content, mimetype = (*_members(value, _ATTACHMENT), None)[:3]
+    return _named_content(*_members(value, _ATTACHMENT))
+
+
+def _named_content(filename: Any, content: Any, mimetype: Any = None) -> tuple[Any, ...]:
     return scalar(filename), _content(content), scalar(mimetype)
 
 
