@@ -120,7 +120,8 @@ class Worker:
 def _alias(envelope: Envelope) -> str | None:
     """Name the mailer by which a message was sent; None when that is not known."""
     ours = envelope.extra.get(OURS)
-    return ours.get("using") if isinstance(ours, dict) else None
+    using = ours.get("using") if isinstance(ours, dict) else None
+    return using if isinstance(using, str) else None
 
 
 def _renewed(backend: Backend, envelope: Envelope, fields: dict[str, Any]) -> tuple[bytes | None, float]:

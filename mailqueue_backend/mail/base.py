@@ -20,7 +20,7 @@ from ..settings import conf
 from .mailers import DEFAULT_ALIAS, configured, sharing
 from .refusals import Refusal, addressed_to
 from .storing import StoringMixin
-from .verdict import after_delivery, after_failure, ours
+from .verdict import after_delivery, after_failure, remaining
 
 logger = logging.getLogger("mailqueue_backend.delivery")
 attach_handler()
@@ -70,8 +70,8 @@ class QueueingMixin(StoringMixin):
         is given up when it was created before ``expired``; that is logged here. A subclass that may be called
         in several threads at once says ``parallel = True``.
         """
-        remaining = ours(email_message_dict).get("remaining")
-        outgoing = email_message if remaining is None else addressed_to(email_message, remaining)
+        recipients = remaining(email_message_dict)
+        outgoing = email_message if recipients is None else addressed_to(email_message, recipients)
         self._refused = []
         try:
             with self._delivering():
