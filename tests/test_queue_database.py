@@ -80,12 +80,12 @@ class SQLite(OnDatabase):
 
 class PostgreSQL(OnDatabase):
     alias = "postgresql"
-    databases = {"postgresql"}
+    databases = {"postgresql"} & set(settings.DATABASES)
 
 
 class MariaDB(OnDatabase):
     alias = "mariadb"
-    databases = {"mariadb"}
+    databases = {"mariadb"} & set(settings.DATABASES)
 
 
 # the contract in a transaction of the caller's
