@@ -107,7 +107,9 @@ class MendingTests(SimpleTestCase):
                     self.assertIn(body, str(message.body) + str(message.subject))
 
     def test_encoding_that_is_a_charset_is_rendered(self) -> None:
-        for writer, message in opened("encoding_charset", "py2.7-dj1.4", "py3.6-dj1.11", "py3.11-dj5.2", "py3.13-dj6.1"):
+        for writer, message in opened(
+            "encoding_charset", "py2.7-dj1.4", "py3.6-dj1.11", "py3.11-dj5.2", "py3.13-dj6.1"
+        ):
             with self.subTest(writer=writer):
                 self.assertIs(type(message.encoding), Charset if RENDERS_OLD_WAY else str)
                 self.assertEqual(summary(message)["body"]["text"], "café")
