@@ -58,6 +58,8 @@ def sign(payload: bytes) -> bytes:
 
 def loads(payload: bytes) -> Envelope:
     """Open a payload. Raises Unreadable when it holds no message, UnknownClass when it may do so elsewhere."""
+    if not isinstance(payload, bytes):
+        raise Unreadable("it is not bytes")
     pickled, signed = signature.detach(payload)
     if signed is not None:
         signature.verify(pickled, signed)
