@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from unittest import mock
@@ -23,7 +24,7 @@ from mailqueue_backend.queues.database import border
 from mailqueue_backend.queues.database import queue as module
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
 from tests import services
-from tests.queue_contract import LONG, QueueContract, TakersContract
+from tests.queue_contract import AFTER_SHORT, LONG, SHORT, QueueContract, TakersContract
 from tests.takers import set_journal_mode
 
 
@@ -40,6 +41,12 @@ LOST_RACES = (
 
 needs_postgresql = services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
 needs_mariadb = services.needs("MariaDB", "mariadb" in settings.DATABASES)
+
+
+def is_a(kind: str, sql: str) -> bool:
+    """Tell whether a statement is, say, a "SELECT payload": it begins with this verb and names this column."""
+    verb, _, column = kind.partition(" ")
+    return sql.startswith(verb) and column in sql
 
 
 class OnDatabase:
@@ -197,35 +204,55 @@ class DatabaseContract(QueueContract, TakersContract):
 
     # races
 
-    def test_a_message_that_others_reserve_first_is_left_to_them(self) -> None:
-        self.queue.write_many(b"a", b"b")
-        with self.just_before("UPDATE", lambda: self.queue.reserve(LONG)):
-            self.assertIsNone(self.queue._claim(self.rows.first().pk, LONG))
-        self.assertEqual(self.queue.counts(), Counts(waiting=1, due=1, deferred=0, reserved=1, dead=0))
+    def test_what_others_take_first_is_left_to_them(self) -> None:
+        for take in (lambda: self.queue.reserve(LONG).payload, self.queue.read):
+            with self.subTest(take):
+                self.queue.write_many(b"a", b"b")
+                with self.just_before("UPDATE", lambda: self.queue.reserve(LONG)):
+                    self.assertEqual(take(), b"b")
+                self.empty_table()
 
-    def test_a_message_that_others_reserve_while_it_is_read_is_left_to_them(self) -> None:
-        self.queue.write_many(b"a", b"b")
-        with self.just_before("DELETE", lambda: self.queue.reserve(LONG)):
-            self.assertIsNone(self.queue._take(self.rows.first().pk))
-        self.assertEqual(self.queue.counts(), Counts(waiting=1, due=1, deferred=0, reserved=1, dead=0))
-
-    def test_a_message_that_others_have_read_is_not_read(self) -> None:
-        self.assertIsNone(self.queue._take(0))
-
-    def test_a_race_tries_one_row_after_the_other_and_ends(self) -> None:
+    def test_what_others_take_during_ack_and_reserve_is_left_to_them(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
-        keys = self.rows.values_list("pk", flat=True)
-        tried: list[int] = []
-        self.assertIsNone(module._race(keys, tried.append))
-        self.assertEqual(tried, list(keys) * module.LOOKS)
-        self.assertEqual(module._race(keys, lambda pk: pk if pk != keys[0] else None), keys[1])
+        reservation = self.reserve()
+        with self.just_before("DELETE", lambda: self.queue.reserve(LONG)):
+            acked, following = self.queue.ack_and_reserve(reservation, LONG)
+        self.assertEqual((acked, following.payload), (True, b"c"))
 
-    def just_before(self, verb: str, act):
+    def test_when_others_take_all_that_was_seen_the_queue_is_looked_at_again(self) -> None:
+        self.queue.write(b"a")
+        with self.just_before("UPDATE", self.take_and_write_another):
+            self.assertEqual(self.reserve().payload, b"b")
+
+    def take_and_write_another(self) -> None:
+        self.queue.read()
+        self.queue.write(b"b")
+
+    def test_when_others_take_all_each_time_the_queue_is_left_to_them(self) -> None:
+        self.queue.write(b"a")
+        with mock.patch.object(module.Queue, "_claim", return_value=None) as claim:
+            self.assertIsNone(self.queue.reserve(LONG))
+        self.assertEqual(claim.call_count, module.LOOKS)
+
+    def test_a_lease_that_ends_while_it_begins_is_left_to_others(self) -> None:
+        self.queue.write(b"a")
+        with self.just_before("SELECT payload", self.wait_and_reserve):
+            self.assertIsNone(self.queue.reserve(SHORT))
+        self.assertEqual(self.queue.counts().reserved, 1)
+
+    def wait_and_reserve(self) -> None:
+        time.sleep(AFTER_SHORT)
+        self.assertEqual(self.reserve().deliveries, 2)
+
+    def empty_table(self) -> None:
+        self.rows.all().remove()
+
+    def just_before(self, kind: str, act):
         """Let others act just before the first statement of this kind."""
         acts = [act]
 
         def wrapper(execute, sql, params, many, context):
-            if sql.startswith(verb) and acts:
+            if acts and is_a(kind, sql):
                 acts.pop()()
             return execute(sql, params, many, context)
 
@@ -260,12 +287,21 @@ class DatabaseContract(QueueContract, TakersContract):
                 self.queue.write(b"a")
         self.assertEqual(len(self.queue), 0)
 
-    def failing(self, reason: tuple, cause: Exception | None, times: int):
-        """Let the next statements that change something fail."""
+    def test_what_is_committed_is_not_done_again(self) -> None:
+        for reason, cause in LOST_RACES:
+            self.queue.write_many(b"a", b"b")
+            reservation = self.reserve()
+            with self.subTest(reason), self.failing(reason, cause, times=1, kind="SELECT payload"):
+                acked, following = self.queue.ack_and_reserve(reservation, LONG)
+            self.assertEqual((acked, following.payload), (True, b"b"))
+            self.queue.ack(following)
+
+    def failing(self, reason: tuple, cause: Exception | None, times: int, kind: str = "INSERT"):
+        """Let the next statements of this kind fail."""
         failures = [OperationalError(*reason) for _ in range(times)]
 
         def wrapper(execute, sql, params, many, context):
-            if failures and sql.startswith(("INSERT", "UPDATE", "DELETE")):
+            if failures and is_a(kind, sql):
                 raise failures.pop() from cause
             return execute(sql, params, many, context)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from .plain import PlainQueue
 
 #: Where mail is queued when QUEUE_BACKEND is not set.
 DEFAULT_BACKEND = "mailqueue_backend.queues.database"
+NO_QUEUE = "the module has no class Queue"
 
 
 def open_queue(name: str) -> MessageQueue:
@@ -27,7 +29,7 @@ def open_queue(name: str) -> MessageQueue:
     try:
         queue_class = module.Queue
     except AttributeError as error:
-        raise ConfigurationError(f"QUEUE_BACKEND = {backend!r}: the module has no class Queue.") from error
+        raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {NO_QUEUE}") from error
     return adapt(queue_class(name))
 
 
@@ -43,8 +45,8 @@ def _import_backend(backend: str) -> ModuleType:
         import_module("queue_front")
         return _bundled(backend) or import_module(backend)
     except Exception as error:
-        # queue-front hides a failed import behind an exception of its own.
-        cause = error.__context__ or error
+        # queue-front hides a failed import behind an exception of its own; a module that is there has no Queue.
+        cause = NO_QUEUE if backend in sys.modules else error.__context__ or error
         raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {cause}") from error
 
 

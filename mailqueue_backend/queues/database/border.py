@@ -27,7 +27,10 @@ LOST_NUMBER = 1213
 
 
 def bordered(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, P], R]:
-    """Raise QueueUnavailable for any database error, and do again what the database undid in favour of others."""
+    """Raise QueueUnavailable for any database error, and do again what the database undid in favour of others.
+
+    The method is one statement or one transaction, not two: what is committed must not be done again.
+    """
 
     @wraps(method)
     def call(queue: Q, /, *args: P.args, **kwargs: P.kwargs) -> R:
