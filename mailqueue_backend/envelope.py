@@ -1,8 +1,8 @@
 """The envelope around a queued message, and its bytes.
 
-The payload is a pickle of 0.1.2's dict ``{"email": message, "created": naive local datetime, **extra}``,
-then a trailer of 36 bytes that 0.1.2 ignores: the magic ``MQB1`` and an HMAC-SHA256 over the pickle, keyed
-from SECRET_KEY. Of ``extra``, the key ``mailqueue`` is ours; all others are the site's.
+The payload is a pickle of 0.1.2's dict ``{"email": message, "created": naive local datetime, **extra}``, then a
+trailer that 0.1.2 ignores (``signature``). Of ``extra``, the key ``mailqueue`` is ours; all others are the site's.
+Only a pickle that is signed is unpickled; any other is read as inert data (``legacy``).
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from io import BytesIO
 from typing import Any
 
+from django.core.mail import EmailMessage
 from django.utils.functional import Promise
 
-from .errors import Unreadable
+from . import legacy, signature
+from .errors import UnknownClass, Unreadable
+from .identity import identify
+from .mending import STAND_INS, mend
+from .settings import conf
 
 #: 0.1.2 reads it on every Python 3.
 PROTOCOL = 4
 #: The key of ``extra`` under which we keep what is ours.
 OURS = "mailqueue"
+#: Seconds to a time of no message: years ago, or ahead, by the thousand.
+_FAR = 1e11
 
 
 @dataclass
@@ -35,6 +42,58 @@ class Envelope:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+def dumps(envelope: Envelope) -> bytes:
+    """Serialise an envelope and sign it. Raises whatever pickling its message raises."""
+    buffer = BytesIO()
+    created = _naive(envelope.created)
+    _Pickler(buffer, PROTOCOL).dump({"email": envelope.email, "created": created, **envelope.extra})
+    return signature.append(buffer.getvalue())
+
+
+def sign(payload: bytes) -> bytes:
+    """Vouch for a payload that somebody else wrote: what it names will be imported, what it calls will run."""
+    pickled, _ = signature.detach(payload)
+    return signature.append(pickled)
+
+
+def loads(payload: bytes) -> Envelope:
+    """Open a payload. Raises Unreadable when it holds no message, UnknownClass when it may do so elsewhere."""
+    pickled, signed = signature.detach(payload)
+    if signed is not None:
+        signature.verify(pickled, signed)
+        content = _unpickled(pickled)
+    elif conf.MAIL_QUEUE_UNSIGNED == "quarantine":
+        raise Unreadable("it has no signature, and MAIL_QUEUE_UNSIGNED is 'quarantine'")
+    else:
+        content = legacy.read(pickled)
+    if not isinstance(content, dict) or "email" not in content:
+        raise Unreadable("it is not a dict with a message")
+    envelope = Envelope(content.pop("email"), content.pop("created", None), content)
+    try:
+        _complete(envelope, pickled, ours=signed is not None and OURS in content)
+    except Exception as error:  # noqa: BLE001 - the message may be of a site's class, its attributes anything
+        raise Unreadable(f"making its message whole raised {type(error).__name__}") from None
+    return envelope
+
+
+def created_epoch(created: datetime, extra: Mapping[str, Any]) -> float:
+    """Tell when a message was queued, in seconds since 1970: as stamped, while the stamp is of this ``created``."""
+    ours = extra.get(OURS)
+    if isinstance(ours, dict) and ours.get("created") == created:
+        epoch = ours.get("created_epoch")
+        if isinstance(epoch, (int, float)) and abs(epoch) < _FAR:
+            return float(epoch)
+    return latest_epoch(created)
+
+
+def latest_epoch(created: datetime) -> float:
+    """Read a naive local time; an ambiguous one as the later of the two, so that no message expires early."""
+    try:
+        return max(created.replace(fold=fold).timestamp() for fold in (0, 1))
+    except (OverflowError, ValueError, OSError):  # the first or last year that there is
+        return created.replace(tzinfo=timezone.utc).timestamp()
+
+
 class _Pickler(pickle.Pickler):
     """Pickles a lazy text as the text it stands for now: the drain knows nothing of the sender's language."""
 
@@ -42,28 +101,40 @@ class _Pickler(pickle.Pickler):
         return (str, (str(obj),)) if isinstance(obj, Promise) else NotImplemented
 
 
-def dumps(envelope: Envelope) -> bytes:
-    """Serialise an envelope. Raises whatever pickling its message raises."""
-    buffer = BytesIO()
-    _Pickler(buffer, PROTOCOL).dump({"email": envelope.email, "created": envelope.created, **envelope.extra})
-    return buffer.getvalue()
+class _Unpickler(pickle.Unpickler):
+    """Tells a class that cannot be imported from all else that may go wrong."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except Exception as error:  # the site's module may raise anything
+            if (module, name) in STAND_INS:
+                return STAND_INS[module, name]
+            raise UnknownClass(f"{module}.{name} cannot be imported: {type(error).__name__}") from error
 
 
-def loads(payload: bytes) -> Envelope:
-    """Open a payload. Raises Unreadable when it holds no message."""
+def _unpickled(pickled: bytes) -> Any:
+    if legacy.written_by_python2(pickled):
+        return legacy.read(pickled, trusted=True)
     try:
-        extra = pickle.loads(payload)
-        return Envelope(extra.pop("email"), extra.pop("created"), extra)
-    except Exception as error:
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
+        return _Unpickler(BytesIO(pickled)).load()
+    except Unreadable:
+        raise
+    except Exception as error:  # the site's classes may raise anything
+        raise Unreadable(f"unpickling it raised {type(error).__name__}") from error
 
 
-def created_epoch(created: datetime, extra: Mapping[str, Any]) -> float:
-    """Tell when a message was queued, in seconds since 1970: as stamped, while the stamp is of this ``created``."""
-    ours = extra.get(OURS, {})
-    return float(ours["created_epoch"]) if ours.get("created") == created else latest_epoch(created)
+def _complete(envelope: Envelope, pickled: bytes, ours: bool) -> None:
+    """Make the message whole; what we stored ourselves has a Message-ID and Date if it is to have them."""
+    envelope.created = _naive(envelope.created)
+    if isinstance(envelope.email, EmailMessage):
+        mend(envelope.email)
+        if not ours:
+            identify(envelope.email, pickled, created_epoch(envelope.created, envelope.extra))
 
 
-def latest_epoch(created: datetime) -> float:
-    """Read a naive local time; an ambiguous one as the later of the two, so that no message expires early."""
-    return max(created.replace(fold=fold).timestamp() for fold in (0, 1))
+def _naive(created: Any) -> datetime:
+    """Give the local time; 0.1.2 cannot compare an aware one."""
+    if not isinstance(created, datetime):
+        raise TypeError(f"created must be a datetime, not {type(created).__name__}")
+    return created.astimezone().replace(tzinfo=None) if created.tzinfo else created

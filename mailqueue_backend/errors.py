@@ -6,6 +6,7 @@
     ├── QueueUnavailable      the engine behind a queue does not answer, or refuses
     ├── UnstorableMessage     a message that cannot be pickled; also a pickle.PicklingError
     ├── Unreadable            a payload that cannot be opened; it belongs in the dead queue
+    │   └── UnknownClass      a class that it needs cannot be imported, or not yet: another process may have it
     ├── DiscardLogError       the discard log cannot be written; the message stays queued
     └── ConfigurationError    a setting is wrong; also Django's ImproperlyConfigured
 """
@@ -28,7 +29,11 @@ class UnstorableMessage(MailQueueError, PicklingError):
 
 
 class Unreadable(MailQueueError):
-    """A payload does not hold a message that can be read here."""
+    """A payload does not hold a message that can be read here; the reason quotes nothing of it."""
+
+
+class UnknownClass(Unreadable):
+    """A signed payload needs a class that cannot be imported here; after a rolling deploy it may be."""
 
 
 class DiscardLogError(MailQueueError):

@@ -30,3 +30,4 @@ MAIL_QUEUE_LOG_FILENAME = os.path.join(_directory, "discards.log")
 
 # QUEUE_BACKEND stays unset: each test says which one it is about. queue-front's redisd reads this when imported.
 QUEUE_REDIS_CONNECTION = services.REDIS
+MAIL_QUEUE_REDIS_URL = f"redis://{services.REDIS}"

@@ -11,7 +11,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.db import connection
 from django.test import TestCase, override_settings
 
-from mailqueue_backend.delivery import Drain
+from mailqueue_backend.delivery.drain import Drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 
@@ -211,7 +211,7 @@ class OtherDrainsTests(MailTestCase):
         other = Drain(backend, 0)
         counted = backend.que.counts()
         drain()
-        with mock.patch.object(type(other.queue), "counts", return_value=counted):
+        with mock.patch.object(type(backend.que), "counts", return_value=counted):
             self.assertEqual(other.run().result, (0, 0, 3))
 
     def test_works_in_a_thread_that_is_not_the_main_one(self) -> None:

@@ -17,6 +17,7 @@ PACKAGE = Path(mailqueue_backend.__file__).parent
 LAYERS = (
     ("errors",),
     ("settings",),
+    ("identity", "legacy", "mending", "signature"),
     ("envelope", "discards", "queues"),
     ("delivery",),
     ("mail",),

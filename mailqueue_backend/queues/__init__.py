@@ -11,10 +11,13 @@ from ..errors import ConfigurationError
 from ..settings import conf
 from .base import MessageQueue
 from .plain import PlainQueue
+from .redis import RedisdQueue
 
 #: Where mail is queued when QUEUE_BACKEND is not set.
 DEFAULT_BACKEND = "mailqueue_backend.queues.database"
 NO_QUEUE = "the module has no class Queue"
+#: queue-front's module of which our Redis queue takes the place.
+REDISD = "queue_front.backends.redisd"
 
 
 def open_queue(name: str) -> MessageQueue:
@@ -25,6 +28,8 @@ def open_queue(name: str) -> MessageQueue:
     backend = conf.QUEUE_BACKEND
     if not backend:
         return adapt(import_module(DEFAULT_BACKEND).Queue(name))
+    if backend == "redisd":
+        return RedisdQueue(name)
     module = _import_backend(backend)
     try:
         queue_class = module.Queue
@@ -34,8 +39,13 @@ def open_queue(name: str) -> MessageQueue:
 
 
 def adapt(queue: Any) -> MessageQueue:
-    """Give any queue-front queue the contract's face; a MessageQueue is returned as it is."""
-    return queue if isinstance(queue, MessageQueue) else PlainQueue(queue)
+    """Give any queue-front queue the contract's face; a MessageQueue is returned as it is.
+
+    A queue of redisd's own class (not a site's subclass of it) becomes ours on the same list.
+    """
+    if isinstance(queue, MessageQueue):
+        return queue
+    return RedisdQueue(queue.name) if type(queue).__module__ == REDISD else PlainQueue(queue)
 
 
 def _import_backend(backend: str) -> ModuleType:

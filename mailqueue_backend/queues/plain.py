@@ -6,12 +6,12 @@ process that is killed takes the one in its hand with it. Everything less brutal
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 from uuid import uuid4
 
 from ..errors import QueueUnavailable
 from .base import Counts, MessageQueue, Reservation
+from .unavailable import unavailable_as_in_queue_front
 
 #: How often a queue is read that says it is not empty and hands nothing out.
 ATTEMPTS = 3
@@ -132,7 +132,9 @@ class PlainQueue(MessageQueue):
             raise self._unavailable("has no dead queue", error) from error
 
     def _unavailable(self, what: str, cause: object) -> QueueUnavailable:
-        return _unavailable_class()(f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}")
+        return unavailable_as_in_queue_front()(
+            f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}"
+        )
 
 
 def _check_stored(*answers: object) -> None:
@@ -144,17 +146,3 @@ def _is_queue_exception(error: Exception) -> bool:
     from queue_front import QueueException
 
     return isinstance(error, QueueException)
-
-
-@cache
-def _unavailable_class() -> type[QueueUnavailable]:
-    """Make the error that sites which catch queue-front's own will catch as well.
-
-    Only here: importing queue_front needs QUEUE_BACKEND, so our modules cannot do it at their top.
-    """
-    from queue_front import QueueException
-
-    class PlainQueueUnavailable(QueueUnavailable, QueueException):  # type: ignore[misc]
-        """QueueUnavailable, and a queue_front.QueueException."""
-
-    return PlainQueueUnavailable
