@@ -151,8 +151,8 @@ def outcome(payload: bytes) -> str:
 
 
 def limit_memory() -> None:
-    """Let a payload that needs too much end in a MemoryError, which outcome() does not let pass. Only Linux keeps such a limit."""
-    import resource
+    """Let a payload that needs too much end in a MemoryError, which outcome() does not let pass."""
+    import resource  # Windows has none
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY_LIMIT
