@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol
 
+from ..logs import get_logger
 from ..queues.base import MessageQueue
 from .deadlines import Deadline, Watchdog
 from .outcomes import Outcome
 from .quota import DrainOptions
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 
 class Backend(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,13 +15,14 @@ from ..delivery.drain import Drain
 from ..delivery.outcomes import DOQUEUE, NOQUEUE, SENT, DrainResult, Outcome, Report
 from ..delivery.quota import DrainOptions
 from ..discards import attach_handler
+from ..logs import get_logger
 from ..settings import conf
 from .mailers import DEFAULT_ALIAS, configured, sharing
 from .refusals import Refusal, addressed_to
 from .storing import StoringMixin
 from .verdict import after_delivery, after_failure, remaining
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 attach_handler()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime
-from threading import local
 from typing import Any
 
 from django.core.mail import EmailMessage
@@ -13,13 +11,14 @@ from django.core.mail.backends.base import BaseEmailBackend
 
 from ..envelope import OURS, Envelope, dumps, latest_epoch
 from ..errors import QueueUnavailable, UnstorableMessage
+from ..logs import get_logger, speaking
 from ..queues import adapt, open_queue
 from ..queues.base import MessageQueue
 from ..settings import conf
 from .copying import detached_copy, refuse_broken_headers, stamped
 from .mailers import configured
 
-logger = logging.getLogger("mailqueue_backend.storing")
+logger = get_logger("storing")
 
 
 class StoringMixin(BaseEmailBackend):
@@ -54,15 +53,16 @@ class StoringMixin(BaseEmailBackend):
         """Queue the messages, all or none, and return how many; ``kwargs`` are stored with each.
 
         Raises QueueUnavailable, unless ``fail_silently`` (then it returns 0), UnstorableMessage for a message
-        that cannot be pickled, and Django's ValueError for a newline in a header.
+        that cannot be pickled, and Django's ValueError for a newline in a header. Mail about what this package
+        logs is not queued: it returns 0.
         """
-        messages = list(email_messages or ())
+        messages = [] if speaking() else list(email_messages or ())
         try:
             self._store(messages, **kwargs)
         except QueueUnavailable as error:
             if not self._fails_silently:
                 raise
-            _say_once("%d message(s) could not be queued: %s", len(messages), error)
+            logger.warning("%d message(s) could not be queued: %s", len(messages), error)
             return 0
         return len(messages)
 
@@ -104,18 +104,3 @@ class StoringMixin(BaseEmailBackend):
     def _fails_silently(self) -> bool:
         # Django >= 6.1: not every backend has the attribute, and asking the base class for it warns.
         return bool(vars(self).get("fail_silently"))
-
-
-#: This thread is just saying that mail could not be queued.
-_saying = local()
-
-
-def _say_once(text: str, *arguments: object) -> None:
-    """Log a failure that shall be silent, unless it is the mail about such a log record that fails."""
-    if getattr(_saying, "now", False):
-        return
-    _saying.now = True
-    try:
-        logger.warning(text, *arguments)
-    finally:
-        _saying.now = False
