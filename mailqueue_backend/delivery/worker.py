@@ -112,7 +112,10 @@ class Worker:
 
     def _strand(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
         """Let a message wait whose mailer is not there; no other is to send it by guess."""
-        error = f"{_alias(envelope)!r}, by which it was sent, is not a mailer that queues here"
+        alias = _alias(envelope)
+        error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
+        if alias is None:
+            error = "it does not say by which mailer it was sent, and 'default' does not queue here"
         logger.warning("A message waits until it expires: %s", error)
         return self.routes.main._failed(envelope.email, self.expired, fields, error)
 
