@@ -47,6 +47,8 @@ from tests.pickles import (
     text,
 )
 
+#: Seconds of processor time: far more than a payload takes under coverage, far less than an attack that works.
+LIMIT = 2
 #: Stands in the attacks' payloads, and may stand in no error.
 CANARY = "canary"
 LAZY = name("django.utils.functional", "_lazy_proxy_unpickle")
@@ -241,7 +243,7 @@ class ExpenseTests(AttackTestCase):
     def assertCheaplyUnreadable(self, stored: bytes, megabytes: float = 16) -> str:
         start = time.thread_time()
         reason = self.assertUnreadable(stored)
-        self.assertLess(time.thread_time() - start, 0.5)
+        self.assertLess(time.thread_time() - start, LIMIT)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         self.assertUnreadable(stored)
@@ -327,7 +329,7 @@ class ExpenseTests(AttackTestCase):
                 start = time.thread_time()
                 with suppress(Unreadable):
                     loads(stored)
-                self.assertLess(time.thread_time() - start, 0.5)
+                self.assertLess(time.thread_time() - start, LIMIT)
 
     def test_keys_do_not_collide(self) -> None:
         colliding = b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + NONE for n in range(1, 20000))
