@@ -215,6 +215,7 @@ class ContentTests(EnvelopeTestCase):
             {},
             {"created": CREATED},
             {"email": message()},
+            {"email": None, "created": CREATED},
             {"email": message(), "created": None},
             {"email": message(), "created": CREATED.date()},
             {"email": message(), "created": 1.5},
