@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from .errors import ConfigurationError
+from .mail.mailers import configured, mailer_class, queueing_aliases
+from .mail.relay import QueuedEmailBackend, delivering_class
 from .queues import open_queue
 from .settings import Settings, conf
 
@@ -49,3 +52,27 @@ def check_queue(**kwargs: Any) -> list[CheckMessage]:
     except ConfigurationError as error:
         problems.append(Error(str(error), id="mailqueue_backend.E002"))
     return problems
+
+
+@register(Tags.compatibility)
+def check_relays(**kwargs: Any) -> list[CheckMessage]:
+    """Report a relay without a backend that delivers, or onto a queue."""
+    problems: list[CheckMessage] = []
+    for where, alias in _relays():
+        try:
+            delivering_class(alias)
+        except (ConfigurationError, ImportError) as error:
+            problems.append(Error(f"{where}: {error}", id="mailqueue_backend.E003"))
+    return problems
+
+
+def _relays() -> Iterator[tuple[str, str | None]]:
+    """Give where each relay is configured, and the mailer that shall deliver for it."""
+    mailers = configured()
+    if mailers is None:
+        if conf.MAIL_QUEUE_DELIVERY_BACKEND:
+            yield "MAIL_QUEUE_DELIVERY_BACKEND", None
+        return
+    for alias in queueing_aliases():
+        if issubclass(mailer_class(alias), QueuedEmailBackend):
+            yield f"MAILERS[{alias!r}]", mailers[alias].get("OPTIONS", {}).get("deliver_using")

@@ -1,7 +1,8 @@
 """The discard log: one line, and one only, for each message that is given up.
 
 Its logger carries discard lines and nothing else. The line is written and flushed before the message leaves
-the queue; a log that cannot be written raises DiscardLogError, and the message stays.
+the queue; a log that cannot be written raises DiscardLogError, and the message stays. Several processes may
+write to one log: they take turns by a lock on a file beside it, whose name ends in ``.lock``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
+from typing import Any
+
+from django.core.files import locks
 
 from .errors import DiscardLogError
 from .settings import conf
@@ -38,27 +43,57 @@ class DiscardLogHandler(RotatingFileHandler):
         self.setFormatter(OneLineFormatter(FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write and flush one record."""
+        """Write and flush one record, rotating before that when it is time, while no other process does."""
         try:
             self._follow_settings()
-        except Exception:  # noqa: BLE001 - as logging does in every handler
-            self.handleError(record)
-        super().emit(record)
+            with _turn(f"{self.baseFilename}.lock"):
+                self._leave_rotated_file()
+                super().emit(record)
+        except Exception:
+            super().handleError(record)
+            raise
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let a failure reach emit(), which reports it on stderr as logging does, and then the one who logs."""
+        raise
 
     def _follow_settings(self) -> None:
         self.maxBytes = conf.MAIL_QUEUE_LOG_FILE_MAXBYTES
         self.backupCount = conf.MAIL_QUEUE_LOG_FILE_BACKUP
         filename = os.path.abspath(conf.MAIL_QUEUE_LOG_FILENAME)
         if filename != self.baseFilename:
-            if self.stream:
-                self.stream.close()
-                self.stream = None
+            self._close_stream()
             self.baseFilename = filename
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Report on stderr as logging does, then let the failure reach the one who logs."""
-        super().handleError(record)
-        raise
+    def _leave_rotated_file(self) -> None:
+        """Open the log anew, at the next record, where another process has renamed what we have open."""
+        if self.stream and not _is_file(self.stream, self.baseFilename):
+            self._close_stream()
+
+    def _close_stream(self) -> None:
+        if self.stream:
+            self.stream.close()
+            self.stream = None
+
+
+@contextmanager
+def _turn(filename: str) -> Iterator[None]:
+    """Wait until no other process has its turn. Where no file can be made, none can be renamed: rotation fails."""
+    try:
+        lock = open(filename, "ab")  # noqa: SIM115 - closed below
+    except PermissionError:
+        yield
+        return
+    with lock:
+        locks.lock(lock, locks.LOCK_EX)
+        yield
+
+
+def _is_file(stream: Any, filename: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(filename))
+    except FileNotFoundError:
+        return False
 
 
 def attach_handler() -> DiscardLogHandler:

@@ -6,6 +6,7 @@ a wrong type. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) answer with 
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
@@ -34,13 +35,26 @@ class Setting(Generic[T]):
     def __get__(self, instance: object, owner: type) -> Setting[T] | T:
         if instance is None:
             return self
-        value: T = getattr(settings, self.name, self.default)
+        value = self._value()
         if not isinstance(value, self.kinds):
             kinds = " or ".join(kind.__name__ for kind in self.kinds)
             raise ConfigurationError(f"{self.name} in your settings must be {kinds}, not {type(value).__name__}.")
         if self.choices and value not in self.choices:
             choices = " or ".join(repr(choice) for choice in self.choices)
             raise ConfigurationError(f"{self.name} in your settings must be {choices}, not {value!r}.")
+        return value
+
+    def _value(self) -> T:
+        value: T = getattr(settings, self.name, self.default)
+        return value
+
+
+class QueueFrontSetting(Setting[T]):
+    """A setting that queue-front takes from the environment as well."""
+
+    def _value(self) -> T:
+        fallback: Any = os.environ.get(self.name, self.default)
+        value: T = getattr(settings, self.name, fallback)
         return value
 
 
@@ -53,6 +67,16 @@ class Settings:
     MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float)
     #: Seconds for which a drain holds a message that it is delivering.
     MAIL_QUEUE_LEASE = Setting[float](600, int, float)
+    #: Seconds to wait before a failed message is tried again, growing with its age; 0: every drain tries again.
+    MAIL_QUEUE_RETRY_DELAY = Setting[float](0, int, float)
+    #: Whether a message that the server refuses for good (5xx) is tried again until it expires.
+    MAIL_QUEUE_RETRY_REJECTED = Setting(True)
+    #: Connections that a drain opens at most.
+    MAIL_QUEUE_WORKERS = Setting(8)
+    #: Messages per second that a drain sends at most; 0: as fast as it can.
+    MAIL_QUEUE_RATE = Setting[float](0, int, float)
+    #: Dotted path of the backend through which mail.relay delivers, where MAILERS is not set.
+    MAIL_QUEUE_DELIVERY_BACKEND = Setting[str | None](None, str, type(None))
     #: Database alias of the database queue.
     MAIL_QUEUE_DATABASE = Setting("default")
     #: What becomes of a payload without a signature: "restricted" reads it as inert data, "quarantine" sets it aside.
@@ -65,6 +89,12 @@ class Settings:
     MAIL_QUEUE_LOG_FILE_BACKUP = Setting(5)
     #: queue-front's setting: one of its modules, or a dotted path. None: the database queue.
     QUEUE_BACKEND = Setting[str | None](None, str, type(None))
+    #: URL of the Redis queue: redis://, rediss:// or unix://, with password and database.
+    MAIL_QUEUE_REDIS_URL = Setting[str | None](None, str, type(None))
+    #: queue-front's settings of its redisd: host:port, database, seconds to wait for an answer.
+    QUEUE_REDIS_CONNECTION = QueueFrontSetting[str | None](None, str, type(None))
+    QUEUE_REDIS_DB = QueueFrontSetting[int | str | None](None, int, str, type(None))
+    QUEUE_REDIS_TIMEOUT = QueueFrontSetting[float | str | None](None, int, float, str, type(None))
     #: Django's: what payloads are signed with.
     SECRET_KEY = Setting[str | bytes]("", str, bytes)
     #: Django's: keys of the past, which still verify.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase, override_settings, tag
 
 from mailqueue_backend.discards import LOGGER, attach_handler, log_discard
 from mailqueue_backend.errors import DiscardLogError
@@ -109,3 +110,53 @@ class KeepTests(MailTestCase):
         with mock.patch.object(queue_class, "ack", ack), self.assertLogs("mailqueue_backend.delivery"):
             drain(expire=0)
         self.assertEqual(lines, [1])
+
+
+#: Discards 5,000 messages with hostile subjects; each line has to be found again, once.
+WRITER = """
+import sys
+from django.conf import settings
+settings.configure(
+    MAIL_QUEUE_LOG_FILENAME=sys.argv[1], MAIL_QUEUE_LOG_FILE_MAXBYTES=100_000, MAIL_QUEUE_LOG_FILE_BACKUP=500
+)
+from mailqueue_backend.discards import attach_handler, log_discard
+attach_handler()
+for number in range(5000):
+    log_discard("then", "a@example.com", ["b@example.com"], f"\\n<{sys.argv[2]}:{number}>\\r\\u2028 Grüße", "no")
+"""
+
+
+class SeveralProcessesTests(SimpleTestCase):
+    @tag("slow")
+    def test_rotation_by_eight_processes_loses_and_doubles_no_line(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory, "discards.log")
+            command = [sys.executable, "-c", WRITER, str(log)]
+            writers = [subprocess.Popen([*command, str(writer)], stderr=subprocess.PIPE) for writer in range(8)]
+            errors = [writer.communicate(timeout=240)[1].decode() for writer in writers]
+            self.assertEqual([writer.returncode for writer in writers], [0] * 8, errors)
+            files = sorted(set(Path(directory).iterdir()) - {Path(f"{log}.lock")})
+            lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+        found = sorted(re.findall(r"<(\d):(\d+)>", "\n".join(lines)))
+        self.assertEqual(len(lines), 40_000)
+        self.assertEqual(found, sorted((str(writer), str(number)) for writer in range(8) for number in range(5000)))
+        self.assertGreater(len(files), 20)
+
+    def test_directory_without_write_access_holds_a_log_that_is_there(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory, "discards.log")
+            with (
+                override_settings(MAIL_QUEUE_LOG_FILENAME=log),
+                mock.patch("builtins.open", side_effect=_no_lock_file(open)),
+            ):
+                log_discard("then", "a@example.com", ["b@example.com"], "Hello", "no")
+            self.assertIn("Hello", log.read_text())
+
+
+def _no_lock_file(real_open: Any) -> Any:
+    def opened(name: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(name).endswith(".lock"):
+            raise PermissionError(name)
+        return real_open(name, *args, **kwargs)
+
+    return opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.db import connection
 from django.test import TestCase, override_settings
 
-from mailqueue_backend.delivery import Drain
+from mailqueue_backend.delivery.drain import Drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 
@@ -211,7 +212,7 @@ class OtherDrainsTests(MailTestCase):
         other = Drain(backend, 0)
         counted = backend.que.counts()
         drain()
-        with mock.patch.object(type(other.queue), "counts", return_value=counted):
+        with mock.patch.object(type(backend.que), "counts", return_value=counted):
             self.assertEqual(other.run().result, (0, 0, 3))
 
     def test_works_in_a_thread_that_is_not_the_main_one(self) -> None:
@@ -234,3 +235,21 @@ class OtherDrainsTests(MailTestCase):
 class AgeTests(TestCase):
     def test_huge_limit_never_expires(self) -> None:
         self.assertEqual(Drain(QueuedEmailBackend(), 1e12).expired.timestamp(), 0)
+
+
+class StrangersPartTests(MailTestCase):
+    def test_nonsense_under_our_key_stops_nothing(self) -> None:
+        for nonsense in (
+            "a text",
+            {"attempts": "many", "remaining": 7, "using": ["default"]},
+            {"attempts": None, "remaining": [1, 2], "using": {}, "created": [], "created_epoch": "late"},
+        ):
+            with self.subTest(nonsense=nonsense):
+                self.inbox.refusals["DATA"] = "451 later"
+                payload = {"email": message("strange"), "created": datetime.now(), "mailqueue": nonsense}
+                self.queue.write(pickle.dumps(payload))
+                enqueue("next")
+                with self.assertLogs("mailqueue_backend.delivery"):
+                    self.assertEqual(drain().requeued, 2)
+                self.inbox.refusals.clear()
+                self.assertEqual(drain().sent, 2)

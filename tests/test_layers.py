@@ -21,7 +21,7 @@ LAYERS = (
     ("envelope", "discards", "queues"),
     ("delivery",),
     ("mail",),
-    ("management",),
+    ("management", "test"),
     ("checks",),
     ("apps",),
 )
@@ -91,6 +91,10 @@ print(len(sys.modules))
 class ImportTests(SimpleTestCase):
     def test_importing_every_module_opens_no_file_and_no_socket(self) -> None:
         result = subprocess.run(
-            [sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, cwd=PACKAGE.parent, check=False
+            [sys.executable, "-B", "-c", IMPORT_EVERYTHING],
+            capture_output=True,
+            text=True,
+            cwd=PACKAGE.parent,
+            check=False,
         )
         self.assertEqual(result.returncode, 0, result.stderr)

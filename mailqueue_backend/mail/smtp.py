@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import smtplib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Event, RLock
 from typing import Any
 
 from django.core import mail
-from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 
+from ..delivery.deadlines import Deadline
 from ..discards import LOGGER, attach_handler
 from .base import QueueingMixin
-from .copying import stamp_headers
+from .connection import DeliverySMTP, DeliverySMTPOverSSL
+from .pipelining import PipeliningFailed
+from .refusals import refusals
 
 __all__ = ["FORMATTER", "LFH", "LOGGER", "QueuedEmailBackend"]
 
 LFH = attach_handler()  # 0.1.2
 FORMATTER = LFH.formatter  # 0.1.2
 
+#: Messages that one connection carries at most; servers often allow so many, and no more.
+MESSAGES_PER_CONNECTION = 100
+#: Seconds that one step of a delivery may block where no timeout is configured.
+TIMEOUT = 60
+#: What we put in the place of smtplib's own classes, and of nothing else.
+_CONNECTION_CLASSES = {smtplib.SMTP: DeliverySMTP, smtplib.SMTP_SSL: DeliverySMTPOverSSL}
+
 
 class QueuedEmailBackend(QueueingMixin, EmailBackend):
     """Queues messages, and delivers them over one SMTP connection when ``send_queued_messages()`` is called."""
+
+    stamps_headers = True
 
     def __init__(
         self,
@@ -47,22 +62,26 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
             test=test,
             **kwargs,
         )
+        #: Pipelining has failed; shared with the helpers.
+        self._plain = Event()
 
-    @staticmethod
-    def _make_pickleable(message: Any) -> Any:
-        """Copy a message without its connection, and give the copy the Message-ID and Date of all its tries."""
-        duplicate = QueueingMixin._make_pickleable(message)
-        if isinstance(duplicate, EmailMessage):
-            stamp_headers(duplicate)
-        return duplicate
+    # the connection
+
+    @property
+    def connection_class(self) -> Any:
+        """smtplib's class as we extend it; a patched smtplib, and a site's own class, are left alone."""
+        chosen = super().connection_class
+        extended = _CONNECTION_CLASSES.get(chosen)
+        if extended is None:
+            return chosen
+        return partial(extended, deadline=self._deadline or Deadline(), pipelining=not self._plain.is_set())
 
     def open(self) -> bool | None:
-        """Connect while delivering, unless there is a live connection; None otherwise.
+        """Connect while delivering, unless there is a usable connection; None otherwise.
 
         A new connection is reported as an old one (False): Django's send_messages() leaves those open.
         """
-        if getattr(self.connection, "sock", True) is None:
-            self.connection = None  # smtplib has closed it, as after a 421
+        self._retire_connection()
         opened = False
         try:
             answer = super().open()
@@ -72,19 +91,15 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
                 self._drop_connection()
         return None if answer is None else False
 
-    def _send(self, email_message: Any) -> bool:
-        """Deliver one message; drop the connection when an error may have left it in mid-transaction."""
-        settled = False
-        try:
-            sent: bool = super()._send(email_message)  # type: ignore[misc]
-            settled = True
-        except smtplib.SMTPException:
-            settled = True  # smtplib has sent RSET, or has closed
-            raise
-        finally:
-            if not settled:
-                self._drop_connection()
-        return sent
+    def _retire_connection(self) -> None:
+        """Part with a connection that smtplib or the server has closed, or that has carried enough."""
+        connection = self.connection
+        if connection is None:
+            return
+        if not getattr(connection, "usable", lambda: getattr(connection, "sock", True) is not None)():
+            self._drop_connection()
+        elif getattr(connection, "carried", 0) >= MESSAGES_PER_CONNECTION:
+            self._hang_up()
 
     def _drop_connection(self) -> None:
         """Close without a word to the server, a half-open connection too: it may lack its TLS or its login."""
@@ -93,3 +108,57 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
             if connection is not None:
                 setattr(self, name, None)
                 connection.close()
+
+    @contextmanager
+    def _delivering(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        timeout = self.timeout
+        self.timeout = TIMEOUT if timeout is None else timeout
+        try:
+            with super()._delivering(*args, **kwargs):
+                yield
+        finally:
+            self.timeout = timeout
+
+    def _helper(self) -> QueueingMixin:
+        helper = super()._helper()
+        helper.connection, helper._lock = None, RLock()  # type: ignore[attr-defined]
+        return helper
+
+    # one message
+
+    def _send(self, email_message: Any) -> bool:
+        """Deliver one message, over a new connection where the old one may be what the server objects to."""
+        try:
+            return self._send_once(email_message)
+        except PipeliningFailed:
+            self._plain.set()
+        except smtplib.SMTPSenderRefused as error:
+            if error.smtp_code not in (421, 452) or getattr(self.connection, "carried", 1) == 1:
+                raise
+        self._drop_connection()
+        self.open()
+        return self._send_once(email_message)
+
+    def _send_once(self, email_message: Any) -> bool:
+        """Deliver one message; drop the connection when an error may have left it in mid-transaction."""
+        settled = False
+        try:
+            sent: bool = super()._send(email_message)  # type: ignore[misc]
+            settled = True
+            self._note_refused(email_message, getattr(self.connection, "refused", None))
+        except smtplib.SMTPRecipientsRefused as error:
+            settled = True
+            self._note_refused(email_message, error.recipients)
+            raise
+        except smtplib.SMTPResponseException as error:
+            settled = 400 <= error.smtp_code < 600  # after a refusal, smtplib has made the connection ready
+            raise
+        finally:
+            if not settled:
+                self._drop_connection()
+        return sent
+
+    def _note_refused(self, message: Any, replies: Any) -> None:
+        addresses = getattr(self.connection, "recipients", None)
+        if isinstance(replies, dict) and isinstance(addresses, list):
+            self._refused = refusals(message.recipients(), addresses, replies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,13 @@ from ..errors import ConfigurationError
 from ..settings import conf
 from .base import MessageQueue
 from .plain import PlainQueue
+from .redis import RedisdQueue
 
 #: Where mail is queued when QUEUE_BACKEND is not set.
 DEFAULT_BACKEND = "mailqueue_backend.queues.database"
+NO_QUEUE = "the module has no class Queue"
+#: queue-front's module of which our Redis queue takes the place.
+REDISD = "queue_front.backends.redisd"
 
 
 def open_queue(name: str) -> MessageQueue:
@@ -23,17 +28,24 @@ def open_queue(name: str) -> MessageQueue:
     backend = conf.QUEUE_BACKEND
     if not backend:
         return adapt(import_module(DEFAULT_BACKEND).Queue(name))
+    if backend == "redisd":
+        return RedisdQueue(name)
     module = _import_backend(backend)
     try:
         queue_class = module.Queue
     except AttributeError as error:
-        raise ConfigurationError(f"QUEUE_BACKEND = {backend!r}: the module has no class Queue.") from error
+        raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {NO_QUEUE}") from error
     return adapt(queue_class(name))
 
 
 def adapt(queue: Any) -> MessageQueue:
-    """Give any queue-front queue the contract's face; a MessageQueue is returned as it is."""
-    return queue if isinstance(queue, MessageQueue) else PlainQueue(queue)
+    """Give any queue-front queue the contract's face; a MessageQueue is returned as it is.
+
+    A queue of redisd's own class (not a site's subclass of it) becomes ours on the same list.
+    """
+    if isinstance(queue, MessageQueue):
+        return queue
+    return RedisdQueue(queue.name) if type(queue).__module__ == REDISD else PlainQueue(queue)
 
 
 def _import_backend(backend: str) -> ModuleType:
@@ -43,8 +55,8 @@ def _import_backend(backend: str) -> ModuleType:
         import_module("queue_front")
         return _bundled(backend) or import_module(backend)
     except Exception as error:
-        # queue-front hides a failed import behind an exception of its own.
-        cause = error.__context__ or error
+        # queue-front hides a failed import behind an exception of its own; a module that is there has no Queue.
+        cause = NO_QUEUE if backend in sys.modules else error.__context__ or error
         raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {cause}") from error
 
 

@@ -6,13 +6,17 @@ process that is killed takes the one in its hand with it. Everything less brutal
 
 from __future__ import annotations
 
-from functools import cache
-from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 from ..errors import QueueUnavailable
 from .base import Counts, MessageQueue, Reservation
+from .unavailable import unavailable_as_in_queue_front
+
+#: How often a queue is read that says it is not empty and hands nothing out.
+ATTEMPTS = 3
+#: Receipts in this process' hands, by class and name of the queue. Adding to a set and removing is atomic.
+_IN_HAND: dict[tuple[type, str], set[object]] = {}
 
 
 class PlainQueue(MessageQueue):
@@ -25,42 +29,52 @@ class PlainQueue(MessageQueue):
     def __init__(self, queue: Any) -> None:
         super().__init__(queue.name)
         self._queue = queue
-        self._lock = Lock()
-        self._in_hand: set[object] = set()
+        self._in_hand = _IN_HAND.setdefault((type(queue), queue.name), set())
 
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads; in one call where the module can, else one after the other."""
-        stored = 0
-        try:
-            if len(payloads) > 1 and self._write_together(payloads):
-                return [True] * len(payloads)
-            for payload in payloads:
-                if self._queue.write(payload) is False:
-                    raise ValueError("the queue refused the next one")
-                stored += 1
-        except Exception as error:
-            raise self._unavailable(f"has stored {stored} of {len(payloads)} messages", error) from error
+        if len(payloads) < 2 or not self._write_together(payloads):
+            self._write_singly(payloads)
         return [True] * len(payloads)
 
     def _write_together(self, payloads: tuple[bytes, ...]) -> bool:
-        """Try the module's own write_many(), which not every module has; False when it has not."""
-        try:
-            self._queue.write_many(*payloads)
-        except (AttributeError, NotImplementedError):
+        """Try the module's own write_many(); False when it has none."""
+        write_many = getattr(self._queue, "write_many", None)
+        if write_many is None:
             return False
+        try:
+            _check_stored(*(write_many(*payloads) or ()))
+        except NotImplementedError:
+            return False
+        except Exception as error:
+            raise self._unavailable(f"may not have stored all of {len(payloads)} messages", error) from error
         return True
+
+    def _write_singly(self, payloads: tuple[bytes, ...]) -> None:
+        for stored, payload in enumerate(payloads):
+            try:
+                _check_stored(self._queue.write(payload))
+            except Exception as error:
+                raise self._unavailable(f"has stored {stored} of {len(payloads)} messages", error) from error
 
     def read(self) -> bytes | None:
         """Take one out; an empty queue may answer None, or raise IndexError or QueueException."""
-        try:
-            payload: bytes | None = self._queue.read()
-        except IndexError:
-            return None
-        except Exception as error:
-            if _is_queue_exception(error) and not len(self):
+        attempts = ATTEMPTS
+        while True:
+            attempts -= 1
+            try:
+                payload: bytes | None = self._queue.read()
+            except IndexError:
                 return None
-            raise self._unavailable("cannot be read", error) from error
-        return payload
+            except Exception as error:
+                # QueueException: empty or broken? A broken queue cannot be counted, or refuses again.
+                again = _is_queue_exception(error)
+                if again and not len(self):
+                    return None
+                if not (again and attempts):
+                    raise self._unavailable("cannot be read", error) from error
+            else:
+                return payload
 
     def __len__(self) -> int:
         """Count what the module counts."""
@@ -70,7 +84,7 @@ class PlainQueue(MessageQueue):
             raise self._unavailable("cannot be counted", error) from error
 
     def counts(self) -> Counts:
-        """Count; reserved are those in the hands of this object."""
+        """Count; reserved are those in the hands of this process."""
         waiting = len(self)
         return Counts(waiting, due=waiting, deferred=0, reserved=len(self._in_hand), dead=len(self._dead()))
 
@@ -80,16 +94,15 @@ class PlainQueue(MessageQueue):
         if payload is None:
             return None
         reservation = Reservation(payload, receipt=uuid4(), deliveries=1)
-        with self._lock:
-            self._in_hand.add(reservation.receipt)
+        self._in_hand.add(reservation.receipt)
         return reservation
 
     def ack(self, reservation: Reservation) -> bool:
         """Forget that it is in hand."""
-        with self._lock:
-            if reservation.receipt not in self._in_hand:
-                return False
+        try:
             self._in_hand.remove(reservation.receipt)
+        except KeyError:
+            return False
         return True
 
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
@@ -103,35 +116,33 @@ class PlainQueue(MessageQueue):
     def _move(self, reservation: Reservation, target: MessageQueue, payload: bytes) -> bool:
         if not self.ack(reservation):
             return False
+        moved = False
         try:
-            return target.write(payload)
-        except QueueUnavailable:
-            with self._lock:
+            moved = target.write(payload)
+        finally:
+            # Also when a KeyboardInterrupt comes in between: rather twice than never.
+            if not moved:
                 self._in_hand.add(reservation.receipt)
-            raise
+        return moved
 
     def _dead(self) -> PlainQueue:
-        return type(self)(type(self._queue)(self.dead_name))
+        try:
+            return type(self)(type(self._queue)(self.dead_name))
+        except Exception as error:
+            raise self._unavailable("has no dead queue", error) from error
 
     def _unavailable(self, what: str, cause: object) -> QueueUnavailable:
-        return _unavailable_class()(f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}")
+        return unavailable_as_in_queue_front()(
+            f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}"
+        )
+
+
+def _check_stored(*answers: object) -> None:
+    if any(answer is False for answer in answers):
+        raise ValueError("the queue refused one")
 
 
 def _is_queue_exception(error: Exception) -> bool:
     from queue_front import QueueException
 
     return isinstance(error, QueueException)
-
-
-@cache
-def _unavailable_class() -> type[QueueUnavailable]:
-    """Make the error that sites which catch queue-front's own will catch as well.
-
-    Only here: importing queue_front needs QUEUE_BACKEND, so our modules cannot do it at their top.
-    """
-    from queue_front import QueueException
-
-    class PlainQueueUnavailable(QueueUnavailable, QueueException):  # type: ignore[misc]
-        """QueueUnavailable, and a queue_front.QueueException."""
-
-    return PlainQueueUnavailable

@@ -2,36 +2,91 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from mailqueue_backend.delivery.quota import DrainOptions
+from mailqueue_backend.delivery.stopping import StopRequest, stopping_on_signals
 from mailqueue_backend.errors import MailQueueError
-from mailqueue_backend.mail.mailers import backends_to_drain
+from mailqueue_backend.mail.draining import backends_to_drain
 
 
 class Command(BaseCommand):
-    """Drain the queue of each mailer that is ours, and print what became of the messages."""
+    """Drain the queue of each mailer that is ours, and print what became of the messages.
+
+    The first SIGTERM or SIGINT lets the message in hand be finished; a second one has it put back, and the exit
+    status is 128 and the signal's number.
+    """
 
     help = "Deliver the queued mail: try each message once, requeue what fails, discard what has expired."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take the word that 0.1.2 took."""
+        """Take the word that 0.1.2 took, and what one run may do differently from the settings."""
         parser.add_argument("test", nargs="?", choices=["test"], help="Accepted as ever; it changes nothing.")
+        parser.add_argument("--using", metavar="ALIAS", help="Drain the queue of this mailer, all of it, and no other.")
+        parser.add_argument("--limit", type=_count, metavar="N", help="Try at most N messages.")
+        parser.add_argument("--time-limit", type=_seconds, metavar="S", help="Begin no message after S seconds.")
+        parser.add_argument("--workers", type=_count, metavar="N", help="Open at most N connections.")
+        parser.add_argument(
+            "--expire", type=_seconds, metavar="S", help="Discard failed messages older than S seconds."
+        )
+        parser.add_argument("--loop", action="store_true", help="Drain again and again, until SIGTERM.")
+        parser.add_argument(
+            "--interval", type=_seconds, default=10, metavar="S", help="Seconds between two drains (10)."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Drain and print the summary. Exits with 1 and a message when the queue fails."""
-        backends = backends_to_drain()
-        if not backends:
-            self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
+        stop = StopRequest()
+        drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop)
+        with stopping_on_signals(stop):
+            self._drain(drain, options)
+            while options["loop"] and not stop.wait(options["interval"]):
+                self._drain(drain, options)
+        if stop.forced_by is not None:
+            sys.exit(128 + stop.forced_by)
+
+    def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> None:
+        # 0.1.2's subclasses may take no argument but this one.
+        expire = [] if options["expire"] is None else [options["expire"]]
+        results: list[tuple[int, int, int]] = []
         try:
-            results = [backend.send_queued_messages() for backend in backends]
+            backends = backends_to_drain(options["using"])
+            if not backends:
+                self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
+            for backend in backends:
+                backend.options = drain
+                results.append(backend.send_queued_messages(*expire))
         except MailQueueError as error:
-            raise CommandError(str(error)) from error
+            if not options["loop"]:
+                raise CommandError(str(error)) from error
+            self.stderr.write(str(error))
+        self._print(results)
+
+    def _print(self, results: list[tuple[int, int, int]]) -> None:
         sent, discarded, length = (sum(figures) for figures in zip((0, 0, 0), *results, strict=True))
         self.stdout.write(f"{_messages(sent)} sent and {_messages(discarded)} discarded out of {_messages(length)}.")
+        self.stdout.flush()
 
 
 def _messages(number: int) -> str:
     return f"{number} message" if number == 1 else f"{number} messages"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not seconds >= 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds

@@ -64,7 +64,7 @@ class QueuedMessage(models.Model):
 
     queue = models.CharField(max_length=200)
     due = models.DateTimeField()
-    #: A random word of whoever holds it. No UUIDField: its type changes with Django's version on MariaDB.
+    #: A random word that whoever holds it knows. No UUIDField: its type changes with Django's version on MariaDB.
     receipt = models.CharField(max_length=32, null=True, editable=False)
     deliveries = models.PositiveIntegerField(default=0)
     #: Last, so that a database need not step over it to reach the others.

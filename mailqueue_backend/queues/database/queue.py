@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import cast
 from uuid import uuid4
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
+from django.db import connections, transaction
 from django.db.models import Count, F, Q
 from django.db.models.expressions import Combinable
-from django.utils.connection import ConnectionDoesNotExist
 
-from ...errors import ConfigurationError, QueueUnavailable
 from ...settings import conf
 from ..base import Counts, MessageQueue, Reservation
+from .border import bordered
 from .models import DEFERRED, DUE, RESERVED, Now, QueuedMessage, QueuedMessageQuerySet
 
-T = TypeVar("T")
+#: The key of the row and the random word in it.
+Receipt = tuple[int, str]
 
 #: How many of the first rows a taker tries before it looks again: as many takers get one each in one go.
 LOOK = 20
-#: How often it looks before it believes that others take everything.
+#: How often it looks before it leaves the queue to the others.
 LOOKS = 50
+#: Seconds for which read() holds a row before it deletes it: a process that dies in between loses nothing.
+READ_LEASE = 60
 #: Bytes of payload in one INSERT: MySQL limits a statement to max_allowed_packet, 16 MB by default.
 BATCH_BYTES = 1_000_000
 
@@ -31,67 +32,70 @@ BATCH_BYTES = 1_000_000
 class Queue(MessageQueue):
     """A queue in the table of QueuedMessage.
 
-    What is atomic here is one statement, or one transaction that begins with its write: SQLite cannot turn
-    a transaction that has read into one that writes while others write. Nobody waits for another taker.
+    What is atomic here is one statement, or one transaction of writes. A look comes before the transaction: SQLite
+    cannot turn one that has read into one that writes while others write, and who holds its lock keeps others waiting.
     """
 
     # queue-front's surface
 
+    @bordered
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads at the tail, all or nothing, as a part of the caller's transaction if there is one."""
-        with self._changing():
+        with transaction.atomic(using=self._alias):
             for batch in _batches(payloads):
                 self._all.bulk_create([self._new(payload) for payload in batch])
         return [True] * len(payloads)
 
     def read(self) -> bytes | None:
         """Take a payload out for good, due ones first; None when there is nothing."""
-        with self._border():
-            return self._first(self._mine.waiting(), self._take)
+        while reservation := self._borrow(self._mine.waiting(), READ_LEASE):
+            if self.ack(reservation):
+                return reservation.payload
+        return None
 
     # deliveries
 
+    @bordered
     def counts(self) -> Counts:
         """Count the messages by state, in one query."""
         here, dead = Q(queue=self.name), Q(queue=self.dead_name)
-        with self._border():
-            found = self._all.filter(here | dead).aggregate(
-                due_ones=Count("pk", filter=here & DUE),
-                deferred=Count("pk", filter=here & DEFERRED),
-                reserved=Count("pk", filter=here & RESERVED),
-                dead=Count("pk", filter=dead),
-            )
+        found = self._all.filter(here | dead).aggregate(
+            due_ones=Count("pk", filter=here & DUE),
+            deferred=Count("pk", filter=here & DEFERRED),
+            reserved=Count("pk", filter=here & RESERVED),
+            dead=Count("pk", filter=dead),
+        )
         due = found.pop("due_ones")
         return Counts(waiting=due + found["deferred"], due=due, **found)
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        with self._border():
-            return self._first(self._mine.due(), lambda pk: self._claim(pk, lease))
+        return self._borrow(self._mine.due(), lease)
 
+    @bordered
     def ack(self, reservation: Reservation) -> bool:
         """Delete the row, if it is still in this taker's hand."""
-        with self._border():
-            return bool(self._held(reservation).remove())
+        return bool(self._held(reservation).remove())
 
     def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
         """Do both in one transaction, so that the next message costs one commit and not two."""
-        with self._changing():
-            return self.ack(reservation), self.reserve(lease)
+        acked, receipt = self._ack_and_claim(reservation, lease)
+        return acked, self._fetch(receipt) or self.reserve(lease)
 
+    @bordered
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
         """Move it to the tail, as a new row: SQLite's clock has milliseconds, so ``due`` alone makes no order."""
-        with self._changing():
+        with transaction.atomic(using=self._alias):
             if not self._held(reservation).remove():
                 return False
             self._all.bulk_create([self._new(reservation.payload if payload is None else payload, delay)])
         return True
 
+    @bordered
     def bury(self, reservation: Reservation) -> bool:
         """Give the row to the dead queue."""
         buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
-        with self._border():
-            return bool(self._held(reservation).update(**buried))
+        return bool(self._held(reservation).update(**buried))
 
     # rows
 
@@ -108,83 +112,64 @@ class Queue(MessageQueue):
         return self._all.filter(queue=self.name)
 
     def _held(self, reservation: Reservation) -> QueuedMessageQuerySet:
-        pk, receipt = cast("tuple[int, str]", reservation.receipt)
-        return self._mine.filter(pk=pk, receipt=receipt)
+        pk, word = cast(Receipt, reservation.receipt)
+        return self._mine.filter(pk=pk, receipt=word)
 
     def _new(self, payload: bytes, delay: float = 0) -> QueuedMessage:
         return QueuedMessage(queue=self.name, payload=payload, due=_in_seconds(delay))
 
-    def _first(self, rows: QueuedMessageQuerySet, take: Callable[[int], T | None]) -> T | None:
-        """Take one of the first rows: the first that nobody else takes at this moment."""
+    def _borrow(self, rows: QueuedMessageQuerySet, lease: float) -> Reservation | None:
+        """Take the first of these rows; look again when others were faster with all that were seen."""
         for _ in range(LOOKS):
-            candidates = list(rows.values_list("pk", flat=True)[:LOOK])
-            for pk in candidates:
-                if (taken := take(pk)) is not None:
-                    return taken
-            if not candidates:
+            receipt, seen = self._look_and_claim(rows, lease)
+            if reservation := self._fetch(receipt):
+                return reservation
+            if not seen:
                 break
         return None
 
-    def _claim(self, pk: int, lease: float) -> Reservation | None:
-        """Write our receipt into the row, if it is still due; None when someone was faster."""
-        row, receipt = self._mine.filter(pk=pk), uuid4().hex
-        claimed = {"receipt": receipt, "due": _in_seconds(lease), "deliveries": F("deliveries") + 1}
+    @bordered
+    def _look_and_claim(self, rows: QueuedMessageQuerySet, lease: float) -> tuple[Receipt | None, bool]:
+        candidates = self._candidates(rows)
+        with transaction.atomic(using=self._alias, savepoint=False):
+            return self._claim(rows, candidates, lease), bool(candidates)
+
+    @bordered
+    def _ack_and_claim(self, reservation: Reservation, lease: float) -> tuple[bool, Receipt | None]:
+        due = self._mine.due()
+        candidates = self._candidates(due)
         with transaction.atomic(using=self._alias):
-            if self._in_other_hands(row.due()) or not row.due().update(**claimed):
-                return None
-            payload, deliveries = row.values_list("payload", "deliveries").get()
-        return Reservation(bytes(payload), (pk, receipt), deliveries)
+            return bool(self._held(reservation).remove()), self._claim(due, candidates, lease)
 
-    def _in_other_hands(self, row: QueuedMessageQuerySet) -> bool:
-        """Lock the row, or tell that someone else has it locked, so that an UPDATE need not wait for them.
+    def _candidates(self, rows: QueuedMessageQuerySet) -> Collection[int]:
+        """Look which rows are first. Where the database can, it locks the first one that nobody else has locked.
 
-        One row by its id, not the first one that is due: InnoDB locks each row that it looks at.
+        It does so when the result is used, inside the transaction. The index gives both filter and order, so that
+        no other row is locked: InnoDB locks each row that it looks at.
         """
-        if not connections[self._alias].features.has_select_for_update_skip_locked:
-            return False
-        return not row.select_for_update(skip_locked=True).values_list("pk")
+        keys = rows.values_list("pk", flat=True)
+        features = connections[self._alias].features
+        if features.has_select_for_update_skip_locked and features.supports_select_for_update_with_limit:
+            return keys.select_for_update(skip_locked=True)[:1]
+        return list(keys[:LOOK])
 
-    def _take(self, pk: int) -> bytes | None:
-        """Delete the row as it was read; None when someone was faster."""
-        row = self._mine.waiting().filter(pk=pk)
-        for payload, receipt in row.values_list("payload", "receipt"):
-            # Each hand-out writes another receipt, so the same receipt is the same row.
-            if row.filter(receipt=receipt).remove():
-                return bytes(payload)
+    def _claim(self, rows: QueuedMessageQuerySet, candidates: Collection[int], lease: float) -> Receipt | None:
+        """Write a receipt into the first candidate that is still among the rows; None when others were faster."""
+        word = uuid4().hex
+        claimed = {"receipt": word, "due": _in_seconds(lease), "deliveries": F("deliveries") + 1}
+        for pk in candidates:
+            if rows.filter(pk=pk).update(**claimed):
+                return pk, word
         return None
 
-    # the border
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Do all or nothing; what fails is undone without harm to the caller's transaction."""
-        with self._border(), transaction.atomic(using=self._alias):
-            yield
-
-    @contextmanager
-    def _border(self) -> Iterator[None]:
-        """Translate the errors of Django's database layer into ours."""
-        try:
-            yield
-        except ConnectionDoesNotExist as error:
-            raise ConfigurationError(f"MAIL_QUEUE_DATABASE = {self._alias!r}: no such alias in DATABASES.") from error
-        except Error as error:
-            self._forget_broken_connection()
-            raise QueueUnavailable(f"The queue {self.name} (database {self._alias}): {self._explain(error)}") from error
-
-    def _forget_broken_connection(self) -> None:
-        """Let the next call connect anew; Django looks after that between requests only."""
-        connection = connections[self._alias]
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-
-    def _explain(self, error: Error) -> str:
-        """Give the driver's first line: the next ones can show what is in a row."""
-        reason = str(error).partition("\n")[0]
-        if QueuedMessage._meta.db_table not in reason:
-            return reason
-        database = "" if self._alias == DEFAULT_DB_ALIAS else f" --database={self._alias}"
-        return f'{reason} (if the table is missing: "manage.py migrate {QueuedMessage._meta.app_label}{database}")'
+    @bordered
+    def _fetch(self, receipt: Receipt | None) -> Reservation | None:
+        """Read what was claimed; None when there is nothing, or a very short lease has ended already."""
+        if receipt is None:
+            return None
+        pk, word = receipt
+        row = self._mine.filter(pk=pk, receipt=word).values_list("payload", "deliveries").first()
+        return row and Reservation(bytes(row[0]), receipt, row[1])
 
 
 def _in_seconds(seconds: float) -> Combinable:

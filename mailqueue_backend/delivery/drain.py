@@ -1,0 +1,85 @@
+"""The drain: one pass over a queue, by as many workers as its backlog is worth.
+
+Each message of the queue, as long as it was when the drain began, is tried once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime
+from threading import Lock, Thread
+
+from django.db import connections
+
+from ..settings import conf
+from .deadlines import Watchdog
+from .outcomes import Report
+from .quota import Quota
+from .routes import Backend, Routes
+from .worker import Worker
+
+logger = logging.getLogger("mailqueue_backend.delivery")
+
+#: A further connection is worth its while for each so many messages that are due.
+MESSAGES_PER_WORKER = 20
+
+
+class Drain:
+    """One pass over a backend's queue. ``report`` tells how far it has come."""
+
+    def __init__(self, backend: Backend, expire: float) -> None:
+        self.backend = backend
+        self.expired = datetime.fromtimestamp(max(time.time() - expire, 0))
+        self.report = Report()
+        self._helpers: list[Thread] | None = None
+        self._lock = Lock()
+        self._error: Exception | None = None
+
+    def run(self) -> Report:
+        """Try each message that is due now. Raises QueueUnavailable when the queue fails for good."""
+        options = self.backend.options
+        self.report.length = self.backend.que.counts().due
+        self._quota = Quota(self.report.length, options)
+        with Watchdog() as watchdog:
+            options.stop.let_go = watchdog.fire_all
+            self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
+            try:
+                self._worker(self._routes).run(self._start_helpers)
+            finally:
+                self._quota.close()
+                for thread in self._helpers or ():
+                    thread.join()
+        if self._error is not None:
+            raise self._error
+        return self.report
+
+    def _worker(self, routes: Routes) -> Worker:
+        return Worker(routes, self._quota, self.report, self.expired)
+
+    def _start_helpers(self) -> None:
+        """Start the other workers, once: the first has shown that the server answers."""
+        with self._lock:
+            if self._helpers is not None:
+                return
+            self._helpers = []
+        for number in range(1, self._workers()):
+            thread = Thread(target=self._help, args=[self._routes.helpers()], name=f"mailqueue-worker-{number}")
+            thread.start()
+            self._helpers.append(thread)
+
+    def _workers(self) -> int:
+        if not self._routes.parallel:
+            return 1
+        most = self.backend.options.workers or conf.MAIL_QUEUE_WORKERS
+        return min(most, -(-self.report.length // MESSAGES_PER_WORKER))
+
+    def _help(self, routes: Routes) -> None:
+        """Work in a thread of its own."""
+        try:
+            self._worker(routes).run()
+        except Exception as error:  # raised in the calling thread, at the end
+            logger.exception("A worker has failed.")
+            self._error = error
+        finally:
+            connections.close_all()

@@ -1,0 +1,121 @@
+"""The storing half of a queued backend: ``send_messages()`` puts messages into the queue."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from threading import local
+from typing import Any
+
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
+
+from ..envelope import OURS, Envelope, dumps, latest_epoch
+from ..errors import QueueUnavailable, UnstorableMessage
+from ..queues import adapt, open_queue
+from ..queues.base import MessageQueue
+from ..settings import conf
+from .copying import detached_copy, refuse_broken_headers, stamped
+from .mailers import configured
+
+logger = logging.getLogger("mailqueue_backend.storing")
+
+
+class StoringMixin(BaseEmailBackend):
+    """Stores what it is given to send."""
+
+    #: All tries of a message shall be the same message: it gets its Message-ID and Date when it is stored.
+    stamps_headers = False
+
+    def __init__(self, *args: Any, queue: str | None = None, **kwargs: Any) -> None:
+        """Take what the backend behind takes, and the name of a queue other than MAIL_QUEUE_NAME."""
+        super().__init__(*args, **kwargs)
+        self._queue: MessageQueue | None = None
+        self._queue_name = queue
+
+    @property
+    def queue_name(self) -> str:
+        """Name of the queue."""
+        return self._queue.name if self._queue is not None else self._queue_name or conf.MAIL_QUEUE_NAME
+
+    @property
+    def que(self) -> MessageQueue:
+        """The queue, opened at first use. A subclass may set it to any queue-front queue."""
+        if self._queue is None:
+            self._queue = open_queue(self.queue_name)
+        return self._queue
+
+    @que.setter
+    def que(self, queue: Any) -> None:
+        self._queue = adapt(queue)
+
+    def send_messages(self, email_messages: Iterable[Any], **kwargs: Any) -> int:
+        """Queue the messages, all or none, and return how many; ``kwargs`` are stored with each.
+
+        Raises QueueUnavailable, unless ``fail_silently`` (then it returns 0), UnstorableMessage for a message
+        that cannot be pickled, and Django's ValueError for a newline in a header.
+        """
+        messages = list(email_messages or ())
+        try:
+            self._store(messages, **kwargs)
+        except QueueUnavailable as error:
+            if not self._fails_silently:
+                raise
+            _say_once("%d message(s) could not be queued: %s", len(messages), error)
+            return 0
+        return len(messages)
+
+    def _store(self, email_messages: list[Any], **kwargs: Any) -> None:
+        """Serialise all messages, then write them in one call."""
+        payloads = [
+            self._serialise(message, f"Message {number} of {len(email_messages)}", kwargs)
+            for number, message in enumerate(email_messages, start=1)
+        ]
+        if payloads:
+            self.que.write_many(*payloads)
+
+    def _serialise(self, message: Any, which: str, kwargs: dict[str, Any]) -> bytes:
+        refuse_broken_headers(message)
+        created = kwargs.get("created") or datetime.now()
+        epoch = latest_epoch(created) if kwargs.get("created") else created.timestamp()
+        ours = {"created": created, "created_epoch": epoch}
+        if configured() is not None:
+            ours["using"] = getattr(self, "alias", None)
+        try:
+            copy = self._make_pickleable(message)
+            if self.stamps_headers and isinstance(copy, EmailMessage):
+                copy = stamped(copy)
+            return self._wrap(copy, **{**kwargs, "created": created, OURS: ours})
+        except Exception as error:  # pickling runs the code of whatever hangs on the message
+            raise UnstorableMessage(f"{which} cannot be queued, since it cannot be pickled: {error}") from error
+
+    @staticmethod
+    def _wrap(email: Any, created: datetime | None = None, **kwargs: Any) -> bytes:
+        """Serialise a message, ``kwargs`` beside it, as created now or at the given naive local time."""
+        return dumps(Envelope(email, created or datetime.now(), kwargs))
+
+    @staticmethod
+    def _make_pickleable(message: Any) -> Any:
+        """Copy a message without its connection; the caller's own, and its headers, stay as they are."""
+        return detached_copy(message)
+
+    @property
+    def _fails_silently(self) -> bool:
+        # Django >= 6.1: not every backend has the attribute, and asking the base class for it warns.
+        return bool(vars(self).get("fail_silently"))
+
+
+#: This thread is just saying that mail could not be queued.
+_saying = local()
+
+
+def _say_once(text: str, *arguments: object) -> None:
+    """Log a failure that shall be silent, unless it is the mail about such a log record that fails."""
+    if getattr(_saying, "now", False):
+        return
+    _saying.now = True
+    try:
+        logger.warning(text, *arguments)
+    finally:
+        _saying.now = False
