@@ -5,13 +5,13 @@ Each message of the queue, as long as it was when the drain began, is tried once
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import datetime
 from threading import Lock, Thread
 
 from django.db import connections
 
+from ..logs import get_logger
 from ..settings import conf
 from .deadlines import Watchdog
 from .outcomes import Report
@@ -19,7 +19,7 @@ from .quota import Quota
 from .routes import Backend, Routes
 from .worker import Worker
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 #: A further connection is worth its while for each so many messages that are due.
 MESSAGES_PER_WORKER = 20

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol
 
+from ..logs import get_logger
 from ..queues.base import MessageQueue
 from .deadlines import Deadline, Watchdog
 from .outcomes import Outcome
 from .quota import DrainOptions
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 
 class Backend(Protocol):
@@ -24,6 +24,9 @@ class Backend(Protocol):
     options: DrainOptions
     #: Of a copy that helps in another thread.
     helping: bool
+
+    @property
+    def queue_name(self) -> str: ...
 
     @property
     def unreachable(self) -> bool: ...
@@ -37,7 +40,7 @@ class Backend(Protocol):
 
     def _helper(self) -> Backend: ...
 
-    def _mailers(self) -> Mapping[str, Backend]: ...
+    def _mailers(self) -> Mapping[str | None, Backend]: ...
 
     def _wrap(self, email: Any, created: datetime | None = None, **kwargs: Any) -> bytes: ...
 
@@ -68,12 +71,15 @@ class Route:
 
 
 class Routes:
-    """The backends of one worker, by alias, each made ready when its first message comes."""
+    """The backends of one worker, by alias, each made ready when its first message comes.
+
+    The alias None is that of a message that names none.
+    """
 
     def __init__(
         self,
         main: Backend,
-        mailers: Mapping[str, Backend],
+        mailers: Mapping[str | None, Backend],
         watchdog: Watchdog,
         connected: Callable[[], None] | None = None,
     ) -> None:
@@ -94,8 +100,9 @@ class Routes:
 
     @property
     def several(self) -> bool:
-        """There are other mailers, which may be reachable when one is not."""
-        return len(self._mailers) > 1
+        """Other mailers queue here as well, which may be reachable when one is not."""
+        name = self.main.queue_name
+        return any(other is not self.main and other.queue_name == name for other in self._mailers.values())
 
     @property
     def parallel(self) -> bool:
@@ -103,8 +110,8 @@ class Routes:
         return all(backend.parallel for backend in self._mailers.values())
 
     def find(self, alias: str | None) -> Route | None:
-        """Give the route of a mailer, for None that of the drain's own; None when there is no such mailer."""
-        backend = self.main if alias is None else self._mailers.get(alias)
+        """Give the route of a mailer; None when there is no such mailer."""
+        backend = self._mailers.get(alias)
         return None if backend is None else self._made_ready(backend)
 
     def _made_ready(self, backend: Backend) -> Route:
@@ -116,6 +123,6 @@ class Routes:
 
     def helpers(self) -> Routes:
         """Give the routes of another worker: copies of the same backends."""
-        copies = {alias: backend._helper() for alias, backend in self._mailers.items()}
-        main = next(copies[alias] for alias, backend in self._mailers.items() if backend is self.main)
-        return Routes(main, copies, self._watchdog)
+        copies = {id(backend): backend._helper() for backend in self._mailers.values()}
+        mailers = {alias: copies[id(backend)] for alias, backend in self._mailers.items()}
+        return Routes(copies[id(self.main)], mailers, self._watchdog)

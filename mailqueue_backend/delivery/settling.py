@@ -5,16 +5,16 @@ A queue that is unavailable is asked again for a while: a database that restarts
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import QueueUnavailable
+from ..logs import get_logger
 from ..queues.base import MessageQueue, Reservation
 from .outcomes import Report
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ worker goes on.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..envelope import OURS, Envelope, created_epoch, loads
 from ..errors import UnknownClass, Unreadable
+from ..logs import get_logger
 from ..queues.base import Reservation
 from ..settings import conf
 from .outcomes import Outcome, Report
@@ -21,7 +21,7 @@ from .quota import Quota
 from .routes import Backend, Routes
 from .settling import Settler
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 #: So often a message is handed out without being settled, before it is taken to be what kills the drains.
 HANDOUTS = 3
@@ -112,7 +112,10 @@ class Worker:
 
     def _strand(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
         """Let a message wait whose mailer is not there; no other is to send it by guess."""
-        error = f"{_alias(envelope)!r}, by which it was sent, is not a mailer that queues here"
+        alias = _alias(envelope)
+        error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
+        if alias is None:
+            error = "it does not say by which mailer it was sent, and 'default' does not queue here"
         logger.warning("A message waits until it expires: %s", error)
         return self.routes.main._failed(envelope.email, self.expired, fields, error)
 

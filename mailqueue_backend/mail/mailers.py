@@ -7,9 +7,10 @@ from typing import Any
 from django.core import mail
 from django.utils.module_loading import import_string
 
+from ..errors import ConfigurationError
 from ..settings import conf
 
-#: The alias of a message that names none.
+#: The mailer of a message that names none.
 DEFAULT_ALIAS = "default"
 
 
@@ -20,14 +21,29 @@ def configured() -> dict[str, Any] | None:
 
 
 def queueing_aliases() -> list[str]:
-    """Name the mailers of MAILERS that queue their mail; none where MAILERS is not set."""
-    return [alias for alias in configured() or {} if queues(mailer_class(alias))]
+    """Name the mailers of MAILERS that queue their mail, and those whose class cannot be imported: they may."""
+    return [alias for alias in configured() or {} if _may_queue(alias)]
+
+
+def _may_queue(alias: str) -> bool:
+    try:
+        return queues(mailer_class(alias))
+    except ConfigurationError:
+        return True
 
 
 def mailer_class(alias: str) -> type:
-    """Import the class of a mailer."""
+    """Import the class of a mailer. Raises ConfigurationError."""
     config = (configured() or {})[alias]
-    found: type = import_string(config.get("BACKEND", "django.core.mail.backends.smtp.EmailBackend"))
+    return imported(f"MAILERS[{alias!r}]", config.get("BACKEND", "django.core.mail.backends.smtp.EmailBackend"))
+
+
+def imported(where: str, path: str) -> type:
+    """Import the backend that a setting names. Raises ConfigurationError, which tells where."""
+    try:
+        found: type = import_string(path)
+    except Exception as error:  # a module that is not ours may raise anything
+        raise ConfigurationError(f"{where}: {path!r} cannot be imported: {error}") from error
     return found
 
 
@@ -37,11 +53,30 @@ def queues(backend_class: type) -> bool:
 
 
 def mailer(alias: str) -> Any:
-    """Make the backend of a mailer."""
-    return mail.mailers[alias]
+    """Make the backend of a mailer. Raises ConfigurationError."""
+    try:
+        return mail.mailers[alias]
+    except Exception as error:  # Django's InvalidMailer, or whatever a site's class raises
+        raise ConfigurationError(f"The mailer {alias!r} cannot be used: {error}") from error
 
 
-def sharing(queue_name: str) -> dict[str, Any]:
-    """Make the backends that use a queue, by alias."""
-    backends = {alias: mailer(alias) for alias in queueing_aliases()}
-    return {alias: backend for alias, backend in backends.items() if backend.queue_name == queue_name}
+def queueing_mailers() -> tuple[dict[str | None, Any], list[ConfigurationError]]:
+    """Make the backends of the mailers that queue, by alias; and tell why others cannot be made."""
+    mailers: dict[str | None, Any] = {}
+    errors: list[ConfigurationError] = []
+    for alias in queueing_aliases():
+        try:
+            mailers[alias] = mailer(alias)
+        except ConfigurationError as error:
+            errors.append(error)
+    return mailers, errors
+
+
+def with_unnamed(mailers: dict[str | None, Any], queue_name: str) -> dict[str | None, Any]:
+    """Add, as None, the mailer of what is in this queue and names none: the default one if it queues there.
+
+    Else the only one that does. Where there are several, none is added: it would be a guess.
+    """
+    here = {alias: backend for alias, backend in mailers.items() if backend.queue_name == queue_name}
+    alias = DEFAULT_ALIAS if DEFAULT_ALIAS in here or len(here) != 1 else next(iter(here))
+    return {**mailers, None: here[alias]} if alias in here else {**mailers}

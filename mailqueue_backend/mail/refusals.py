@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-#: 4xx of HTTP that are not about the message: no or wrong credentials, a time-out, too early, too many.
-_NOT_THE_MESSAGE = {401, 402, 403, 407, 408, 425, 429}
+#: HTTP's statuses that are about what was posted (RFC 9110, section 15.5), and not about the account or the address.
+_ABOUT_THE_MESSAGE = {400, 413, 415, 422}
 
 
 class Refusal(NamedTuple):
@@ -59,7 +59,7 @@ def _refused_by_a_service(error: object) -> bool:
     if anymail is None or not isinstance(error, anymail.AnymailError):
         return False
     if error.status_code is not None:
-        return 400 <= error.status_code < 500 and error.status_code not in _NOT_THE_MESSAGE
+        return error.status_code in _ABOUT_THE_MESSAGE
     return not isinstance(error, anymail.AnymailAPIError)
 
 

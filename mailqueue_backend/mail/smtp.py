@@ -35,7 +35,7 @@ _CONNECTION_CLASSES = {smtplib.SMTP: DeliverySMTP, smtplib.SMTP_SSL: DeliverySMT
 class QueuedEmailBackend(QueueingMixin, EmailBackend):
     """Queues messages, and delivers them over one SMTP connection when ``send_queued_messages()`` is called."""
 
-    stamps_headers = True
+    copyable = True
 
     def __init__(
         self,

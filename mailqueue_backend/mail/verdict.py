@@ -6,7 +6,6 @@ What is kept of a message between its tries stands in the envelope's fields, und
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 from ..delivery.outcomes import DOQUEUE, NOQUEUE, SENT, Outcome
 from ..discards import log_discard
 from ..envelope import OURS, created_epoch
+from ..logs import get_logger
 from ..settings import conf
 from .refusals import Refusal, refused_for_good
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 #: Characters of an error that are kept.
 ERROR_LENGTH = 500

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from mailqueue_backend.delivery.quota import DrainOptions
 from mailqueue_backend.delivery.stopping import StopRequest, stopping_on_signals
 from mailqueue_backend.errors import MailQueueError
-from mailqueue_backend.mail.draining import backends_to_drain
+from mailqueue_backend.mail.draining import backends_to_drain, drained
 
 
 class Command(BaseCommand):
@@ -57,9 +57,8 @@ class Command(BaseCommand):
             backends = backends_to_drain(options["using"])
             if not backends:
                 self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
-            for backend in backends:
-                backend.options = drain
-                results.append(backend.send_queued_messages(*expire))
+            for result in drained(backends, drain, *expire):  # an error leaves what was done before it
+                results.append(result)
         except MailQueueError as error:
             if not options["loop"]:
                 raise CommandError(str(error)) from error
