@@ -215,6 +215,7 @@ class ContentTests(EnvelopeTestCase):
             {},
             {"created": CREATED},
             {"email": message()},
+            {"email": None, "created": CREATED},
             {"email": message(), "created": None},
             {"email": message(), "created": CREATED.date()},
             {"email": message(), "created": 1.5},
@@ -251,7 +252,8 @@ class ContentTests(EnvelopeTestCase):
         self.assertRaisesMessage(UnknownClass, "nowhere.mail.Mail", loads, payload)
         for other in (b"os\nsystem", b"builtins\nint"):
             with self.subTest(other=other):
-                self.assertNotIsInstance(self.error(sign(payload.replace(b"nowhere.mail\nMail", other))), UnknownClass)
+                known = sign(payload.replace(b"nowhere.mail\nMail", other))
+                self.assertNotIsInstance(self.error(known), UnknownClass)
 
     def error(self, payload: bytes) -> Unreadable:
         with self.assertRaises(Unreadable) as caught:
@@ -276,6 +278,9 @@ class IdentityTests(EnvelopeTestCase):
         requeued = dumps(loads(unsigned()))
         self.assertEqual(loads(requeued).email.extra_headers, first)
         self.assertEqual(loads(sign(unsigned())).email.extra_headers, first)
+
+    def test_message_that_the_old_release_requeued_without_gets_them_too(self) -> None:
+        self.assertIn("Message-ID", loads(pickle.dumps(pickle.loads(wrapped(mailqueue={})))).email.extra_headers)
 
     def test_different_messages_have_different_message_ids(self) -> None:
         other = loads(unsigned(beside=1)).email.extra_headers["Message-ID"]

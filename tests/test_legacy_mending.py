@@ -148,6 +148,11 @@ class MendingTests(SimpleTestCase):
         message = stored(message, attachments=[part, ("f.eml", attached, "message/rfc822")])
         self.assertEqual(as_bytes(message).count(b"=?utf-8?b?R3LDvMOfZQ==?="), 2)
 
+    def test_attachment_of_another_kind_is_left_to_its_site(self) -> None:
+        self.assertEqual(
+            stored(EmailMessage(), attachments=["what a site's own class knows"]).attachments[0][:4], "what"
+        )
+
     def test_attached_message_is_mended_too(self) -> None:
         inner = EmailMultiAlternatives("Inner", "B", "a@example.com", ["b@example.com"])
         vars(inner).update(alternatives=[("<p>", "text/html")], attachments=[("a.txt", b"text", None)])

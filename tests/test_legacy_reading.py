@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,10 @@ class Python2Tests(SimpleTestCase):
             b"F1,5",
             b"L",
         ):
-            with self.subTest(opcodes=opcodes):
+            with self.subTest(opcodes=opcodes), warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
                 self.assertRaises(Unreadable, python2, b"sS'x'\n" + opcodes + b"\n")
+                self.assertEqual(caught, [])
 
     def test_protocol_2_is_python2_s_too(self) -> None:
         stored = (
