@@ -31,8 +31,11 @@ class Drain:
         self.backend = backend
         self.expired = datetime.fromtimestamp(max(time.time() - expire, 0))
         self.report = Report()
-        self._helpers: list[Thread] | None = None
         self._lock = Lock()
+        #: None: not started yet.
+        self._helpers: list[Thread] | None = None
+        #: How many of them are at work.
+        self._helping = 0
         self._error: Exception | None = None
 
     def run(self) -> Report:
@@ -40,12 +43,13 @@ class Drain:
         options = self.backend.options
         self.report.length = self.backend.que.counts().due
         self._quota = Quota(self.report.length, options)
-        with Watchdog() as self._watchdog:
-            options.stop.let_go = self._watchdog.fire_all
+        with Watchdog(options.stop) as self._watchdog:
             try:
                 self._worker(self.backend).run(self._start_helpers)
-            finally:
+            except BaseException:
                 self._quota.close()
+                raise
+            finally:
                 for thread in self._helpers or ():
                     thread.join()
         if self._error is not None:
@@ -55,22 +59,28 @@ class Drain:
     def _worker(self, backend: Backend) -> Worker:
         return Worker(backend, self._quota, self.report, self.expired, self._watchdog.new_deadline())
 
-    def _start_helpers(self) -> None:
-        """Start the other workers, once: the first has shown that the server answers."""
-        with self._lock:
-            if self._helpers is not None:
-                return
-            self._helpers = []
-        for number in range(1, self._workers()):
-            thread = Thread(target=self._help, args=[self.backend._helper()], name=f"mailqueue-worker-{number}")
-            thread.start()
-            self._helpers.append(thread)
-
     def _workers(self) -> int:
-        if not self.backend.parallel:
+        if not (self.backend.parallel and self.backend.que.parallel):
             return 1
         most = self.backend.options.workers or conf.MAIL_QUEUE_WORKERS
-        return min(most, -(-self.report.length // MESSAGES_PER_WORKER))
+        return min(most, -(-self._quota.messages // MESSAGES_PER_WORKER))
+
+    def _start_helpers(self) -> None:
+        """Start the other workers, once: the first has shown that the server answers."""
+        if self._helpers is not None:
+            return
+        self._helpers = []
+        for number in range(1, self._workers()):
+            backend = self.backend._helper()
+            thread = Thread(target=self._help, args=[backend], name=f"mailqueue-worker-{number}")
+            try:
+                self._count_helpers(+1)
+                thread.start()
+            except RuntimeError as error:
+                self._count_helpers(-1)
+                logger.warning("The drain goes on with %d workers: %s", number, error)
+                return
+            self._helpers.append(thread)
 
     def _help(self, backend: Backend) -> None:
         """Work in a thread of its own."""
@@ -80,4 +90,11 @@ class Drain:
             logger.exception("A worker has failed.")
             self._error = error
         finally:
+            self._count_helpers(-1)
             connections.close_all()
+
+    def _count_helpers(self, change: int) -> None:
+        """Let the first worker know whether there are others."""
+        with self._lock:
+            self._helping += change
+            self.backend.helping = self._helping > 0

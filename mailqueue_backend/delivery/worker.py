@@ -7,30 +7,24 @@ worker goes on.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from ..envelope import Envelope, created_epoch, loads
-from ..errors import QueueUnavailable, UnknownClass, Unreadable
+from ..envelope import Envelope, loads
+from ..errors import UnknownClass, Unreadable
 from ..queues.base import MessageQueue, Reservation
 from ..settings import conf
 from .deadlines import Deadline
 from .outcomes import Outcome, Report
 from .quota import DrainOptions, Quota
+from .retrying import persist, retry_delay
 
 logger = logging.getLogger("mailqueue_backend.delivery")
 
-T = TypeVar("T")
-
 #: So often a message is handed out without being settled, before it is taken to be what kills the drains.
 HANDOUTS = 3
-#: Seconds between the tries of a step with the queue: a database that restarts must not cost a second copy.
-PAUSES = (0.1, 0.5, 2.0)
-#: However long a message keeps failing, it is tried once in so many seconds.
-LONGEST_DELAY = 3600
 
 
 class Backend(Protocol):
@@ -38,11 +32,14 @@ class Backend(Protocol):
 
     que: MessageQueue
     options: DrainOptions
-    #: Of a copy that helps in another thread.
+    #: Other workers have a connection: one that gets none leaves the work to them.
     helping: bool
 
     @property
     def unreachable(self) -> bool: ...
+
+    @property
+    def leaving(self) -> bool: ...
 
     @property
     def parallel(self) -> bool: ...
@@ -78,32 +75,34 @@ class Worker:
     def run(self, connected: Callable[[], None] | None = None) -> None:
         """Work until no message is left for this worker. Raises QueueUnavailable.
 
-        ``connected`` is called when the backend has a connection, or has settled a message.
+        ``connected`` is called when the backend has a connection, or has settled a message without needing one.
         """
         with self.backend._delivering(self.deadline, connected):
             reservation = self._reserve()
             while reservation is not None:
                 reservation = self._process(reservation)
-                if connected is not None:
+                if connected is not None and not self.backend.unreachable:
                     connected()
 
     def _reserve(self) -> Reservation | None:
         if not self.quota.admit():
             return None
-        return _persist(lambda: self.queue.reserve(self.lease))
+        return persist(lambda: self.queue.reserve(self.lease))
 
     def _process(self, reservation: Reservation) -> Reservation | None:
-        """Deliver and settle one message, and take the next; put it back when this is interrupted."""
-        self.deadline.start(self.lease / 2)
+        """Deliver and settle one message, and take the next.
+
+        When this is interrupted, it goes back, unless it was sent or discarded already.
+        """
+        self._way_out: Callable[[Reservation], bool] = self.queue.release
         settled = False
         try:
             following = self._open_and_deliver(reservation)
             settled = True
             return following
         finally:
-            self.deadline.clear()
             if not settled:
-                self.queue.release(reservation)
+                self._way_out(reservation)
 
     def _open_and_deliver(self, reservation: Reservation) -> Reservation | None:
         if reservation.deliveries > HANDOUTS:
@@ -116,39 +115,46 @@ class Worker:
             return self._bury(reservation, f"it is unreadable: {error}")
         fields = {"created": envelope.created, **envelope.extra}
         outcome = self._deliver(envelope, fields)
-        if self.backend.unreachable and self.backend.helping:
-            self._give_back(reservation)
-            return None
         if outcome.sent:
             return self._finish(reservation, "sent")
         if not outcome.requeue:
             return self._finish(reservation, "discarded")
+        if self.backend.leaving:
+            self._give_back(reservation)
+            return None
         return self._requeue(reservation, envelope, fields)
 
     def _deliver(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
-        """Ask the hook; an error of its own is a failure like any other."""
+        """Ask the hook, for half the lease at most; an error of its own is a failure like any other."""
+        self.deadline.start(self.lease / 2)
         try:
             return Outcome(*self.backend._send_queued_messages(envelope.email, self.expired, fields))
         except Exception as error:  # a site's hook may raise anything
             logger.exception("The hook _send_queued_messages() failed.")
             return self.backend._failed(envelope.email, self.expired, fields, error)
+        finally:
+            self.deadline.clear()
 
     # settling
 
     def _finish(self, reservation: Reservation, outcome: str) -> Reservation | None:
         """Take a message off the queue that was sent or discarded; take the next in the same round trip."""
+        self._way_out = self.queue.ack
         self.report.count(outcome)
         if self.quota.admit_at_once():
-            settled, following = _persist(lambda: self.queue.ack_and_reserve(reservation, self.lease))
+            settled, following = persist(lambda: self.queue.ack_and_reserve(reservation, self.lease))
         else:
-            settled, following = _persist(lambda: self.queue.ack(reservation)), None
+            settled, following = persist(lambda: self.queue.ack(reservation)), None
         self._note(settled, outcome)
         return following or self._reserve()
 
     def _requeue(self, reservation: Reservation, envelope: Envelope, fields: dict[str, Any]) -> Reservation | None:
+        """Put a message back that has failed. Without a connection it is the last, and did not fail itself."""
         self.report.count("requeued")
         payload, delay = self._renewed(envelope, fields)
-        self._note(_persist(lambda: self.queue.release(reservation, payload, delay)), "requeued")
+        if self.backend.unreachable:
+            delay = 0
+        self._note(persist(lambda: self.queue.release(reservation, payload, delay)), "requeued")
         return None if self.backend.unreachable else self._reserve()
 
     def _renewed(self, envelope: Envelope, fields: dict[str, Any]) -> tuple[bytes | None, float]:
@@ -157,7 +163,7 @@ class Worker:
         (None, 0), for the bytes as they were, when that fails.
         """
         try:
-            return self.backend._wrap(envelope.email, **fields), _delay(fields)
+            return self.backend._wrap(envelope.email, **fields), retry_delay(fields)
         except Exception:  # a site's hook may put anything into the fields
             logger.exception("A message cannot be stored again as the hook left it; it is requeued as it was.")
             return None, 0
@@ -167,7 +173,7 @@ class Worker:
         logger.error(
             "A payload of %d bytes is set aside in %s: %s", len(reservation.payload), self.queue.dead_name, reason
         )
-        self._note(_persist(lambda: self.queue.bury(reservation)), "buried")
+        self._note(persist(lambda: self.queue.bury(reservation)), "buried")
         return self._reserve()
 
     def _leave(self, reservation: Reservation, error: UnknownClass) -> Reservation | None:
@@ -179,8 +185,9 @@ class Worker:
         return self._reserve()
 
     def _give_back(self, reservation: Reservation) -> None:
-        """A further connection is more than the server takes: leave the work to those who have one."""
-        self._note(_persist(lambda: self.queue.release(reservation)), "given back")
+        """Put a message back that was not tried, as it was, and leave: others may take it."""
+        self._note(persist(lambda: self.queue.release(reservation)), "given back")
+        self.quota.put_back()
 
     def _note(self, settled: bool, outcome: str) -> None:
         if not settled:
@@ -190,23 +197,3 @@ class Worker:
                 outcome,
                 self.lease,
             )
-
-
-def _persist(step: Callable[[], T]) -> T:
-    """Take a step with the queue, again for a while when the queue is unavailable."""
-    for pause in PAUSES:
-        try:
-            return step()
-        except QueueUnavailable as error:
-            logger.warning("The queue is unavailable, trying again in %s s: %s", pause, error)
-            time.sleep(pause)
-    return step()
-
-
-def _delay(fields: dict[str, Any]) -> float:
-    """Tell in how many seconds to try again: as long as the message is old, between the setting and an hour."""
-    shortest = conf.MAIL_QUEUE_RETRY_DELAY
-    if not shortest:
-        return 0
-    age = time.time() - created_epoch(fields["created"], fields)
-    return min(max(shortest, age), max(shortest, LONGEST_DELAY))

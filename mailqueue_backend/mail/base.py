@@ -35,7 +35,7 @@ class QueueingMixin(StoringMixin):
     NOQUEUE = NOQUEUE
     DOQUEUE = DOQUEUE
 
-    #: A copy of the backend that helps in another thread of the drain.
+    #: Other workers of the drain have a connection: one that gets none leaves the work to them.
     helping = False
 
     def __init__(self, *args: Any, test: bool = False, **kwargs: Any) -> None:
@@ -77,15 +77,16 @@ class QueueingMixin(StoringMixin):
                 # Of the class behind: our own stores.
                 sent = super(StoringMixin, self).send_messages([outgoing])
         except Exception as error:  # rendering and transport are not ours
-            logger.warning("A message could not be sent: %s", error, exc_info=True)
+            if not isinstance(error, OSError):
+                logger.exception("A message cannot be sent.")
             return self._failed(email_message, expired, email_message_dict, error)
         if sent == 0:
             return self._failed(email_message, expired, email_message_dict, "nobody to send it to, or not sent")
         return after_delivery(email_message, expired, email_message_dict, self._refused)
 
     def _failed(self, message: Any, expired: datetime, fields: dict[str, Any], error: object) -> Outcome:
-        """Judge a message that nobody got. A helper that cannot connect gives it back as it was."""
-        if self.unreachable and self.helping:
+        """Judge a message that nobody got; not in haste, and not when another worker can do better."""
+        if self.leaving:
             return self.DOQUEUE
         return after_failure(message, expired, fields, error, self._refused, reached=not self.unreachable)
 
@@ -95,6 +96,11 @@ class QueueingMixin(StoringMixin):
     def unreachable(self) -> bool:
         """No connection can be made."""
         return self._breaker.error is not None
+
+    @property
+    def leaving(self) -> bool:
+        """This worker shall go now: what it has in hand was not really tried."""
+        return (self.unreachable and self.helping) or self.options.stop.forced_by is not None
 
     @property
     def parallel(self) -> bool:
@@ -127,7 +133,19 @@ class QueueingMixin(StoringMixin):
 
     def open(self) -> Any:
         """Connect while delivering. Storing needs no connection, so that ``with get_connection():`` makes none."""
-        return self._breaker.connect(super().open) if self._depth else None
+        if not self._depth:
+            return None
+        known = self.unreachable
+        try:
+            return self._breaker.connect(self._connect)
+        except Exception as error:
+            if not known:
+                # A server may limit its connections; that is nothing to worry about.
+                logger.log(logging.INFO if self.helping else logging.WARNING, "No connection can be made: %s", error)
+            raise
+
+    def _connect(self) -> Any:
+        return super().open()
 
     def _hang_up(self) -> None:
         """Close the connection; what the server says to that changes nothing."""
