@@ -34,6 +34,7 @@ class Quota:
         #: Seconds between two messages.
         self._interval = 1 / conf.MAIL_QUEUE_RATE if conf.MAIL_QUEUE_RATE else 0.0
         self._next = monotonic()
+        self._closed = False
         self._lock = Lock()
 
     def admit(self) -> bool:
@@ -45,10 +46,14 @@ class Quota:
         """As admit(), but False as well when the worker would have to wait for its turn."""
         return not self._interval and self.admit()
 
+    def put_back(self) -> None:
+        """A message was not tried: another worker may take it."""
+        with self._lock:
+            self._left += 1
+
     def close(self) -> None:
         """Admit nobody any more."""
-        with self._lock:
-            self._left = 0
+        self._closed = True
 
     def _draw(self) -> float | None:
         """Take one from what is left, and tell when its turn is."""
@@ -61,4 +66,4 @@ class Quota:
         return turn
 
     def _over(self) -> bool:
-        return bool(self._stop) or (self._until is not None and monotonic() >= self._until)
+        return self._closed or bool(self._stop) or (self._until is not None and monotonic() >= self._until)

@@ -67,7 +67,7 @@ class Worker:
 
     def __init__(self, backend: Backend, quota: Quota, report: Report, expired: datetime, deadline: Deadline) -> None:
         self.backend = backend
-        self.queue = backend.que
+        self.queue = backend.que.without_expired() if backend.helping else backend.que
         self.quota = quota
         self.report = report
         #: A failed message that was created before is discarded.
@@ -75,22 +75,34 @@ class Worker:
         self.deadline = deadline
         self.lease = conf.MAIL_QUEUE_LEASE
 
-    def run(self, connected: Callable[[], None] | None = None) -> None:
+    def run(self, connected: Callable[[], None] = lambda: None) -> None:
         """Work until no message is left for this worker. Raises QueueUnavailable.
 
-        ``connected`` is called when the backend has a connection, or has settled a message.
+        ``connected`` is called when the backend has a connection, or has settled a message; not while a message is
+        in hand that was in hand in a process that died: it may kill this one, too, and the less it takes along.
         """
-        with self.backend._delivering(self.deadline, connected):
-            reservation = self._reserve()
-            while reservation is not None:
-                reservation = self._process(reservation)
-                if connected is not None:
-                    connected()
+        in_hand: Reservation | None = None
+
+        def say_connected() -> None:
+            if in_hand is not None and in_hand.deliveries == 1:
+                connected()
+
+        with self.backend._delivering(self.deadline, say_connected):
+            in_hand = self._reserve()
+            while in_hand is not None:
+                in_hand = self._process(in_hand)
+                say_connected()
 
     def _reserve(self) -> Reservation | None:
         if not self.quota.admit():
             return None
-        return _persist(lambda: self.queue.reserve(self.lease))
+        return self._or_unused(_persist(lambda: self.queue.reserve(self.lease)))
+
+    def _or_unused(self, reservation: Reservation | None) -> Reservation | None:
+        """Leave it to the others to take one more when there is nothing for this worker."""
+        if reservation is None:
+            self.quota.put_back()
+        return reservation
 
     def _process(self, reservation: Reservation) -> Reservation | None:
         """Deliver and settle one message, and take the next; put it back when this is interrupted."""
@@ -140,6 +152,7 @@ class Worker:
         self.report.count(outcome)
         if self.quota.admit_at_once():
             settled, following = _persist(lambda: self.queue.ack_and_reserve(reservation, self.lease))
+            following = self._or_unused(following)
         else:
             settled, following = _persist(lambda: self.queue.ack(reservation)), None
         self._note(settled, outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from copy import copy
 from datetime import timedelta
 from typing import cast
 from uuid import uuid4
@@ -35,6 +36,9 @@ class Queue(MessageQueue):
     What is atomic here is one statement, or one transaction of writes. A look comes before the transaction: SQLite
     cannot turn one that has read into one that writes while others write, and who holds its lock keeps others waiting.
     """
+
+    #: reserve() takes expired leases as well.
+    _expired = True
 
     # queue-front's surface
 
@@ -70,7 +74,7 @@ class Queue(MessageQueue):
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        return self._borrow(self._mine.due(), lease)
+        return self._borrow(self._due, lease)
 
     @bordered
     def ack(self, reservation: Reservation) -> bool:
@@ -97,6 +101,12 @@ class Queue(MessageQueue):
         buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
         return bool(self._held(reservation).update(**buried))
 
+    def without_expired(self) -> Queue:
+        """Give the same queue, where reserve() takes rows without a receipt alone."""
+        duplicate = copy(self)
+        duplicate._expired = False
+        return duplicate
+
     # rows
 
     @property
@@ -110,6 +120,11 @@ class Queue(MessageQueue):
     @property
     def _mine(self) -> QueuedMessageQuerySet:
         return self._all.filter(queue=self.name)
+
+    @property
+    def _due(self) -> QueuedMessageQuerySet:
+        due = self._mine.due()
+        return due if self._expired else due.filter(receipt=None)
 
     def _held(self, reservation: Reservation) -> QueuedMessageQuerySet:
         pk, word = cast(Receipt, reservation.receipt)
@@ -136,10 +151,9 @@ class Queue(MessageQueue):
 
     @bordered
     def _ack_and_claim(self, reservation: Reservation, lease: float) -> tuple[bool, Receipt | None]:
-        due = self._mine.due()
-        candidates = self._candidates(due)
+        candidates = self._candidates(self._due)
         with transaction.atomic(using=self._alias):
-            return bool(self._held(reservation).remove()), self._claim(due, candidates, lease)
+            return bool(self._held(reservation).remove()), self._claim(self._due, candidates, lease)
 
     def _candidates(self, rows: QueuedMessageQuerySet) -> Collection[int]:
         """Look which rows are first. Where the database can, it locks the first one that nobody else has locked.
