@@ -44,10 +44,13 @@ class Drain:
             options.stop.let_go = self._watchdog.fire_all
             try:
                 self._worker(self.backend).run(self._start_helpers)
+                self._join_helpers()
+                if self._helpers and not self.backend.unreachable:
+                    # What the helpers have passed over, and this worker had no leave to take.
+                    self._worker(self.backend).run()
             finally:
                 self._quota.close()
-                for thread in self._helpers or ():
-                    thread.join()
+                self._join_helpers()
         if self._error is not None:
             raise self._error
         return self.report
@@ -65,6 +68,10 @@ class Drain:
             thread = Thread(target=self._help, args=[self.backend._helper()], name=f"mailqueue-worker-{number}")
             thread.start()
             self._helpers.append(thread)
+
+    def _join_helpers(self) -> None:
+        for thread in self._helpers or ():
+            thread.join()
 
     def _workers(self) -> int:
         if not self.backend.parallel:
