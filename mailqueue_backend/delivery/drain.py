@@ -5,20 +5,21 @@ Each message of the queue, as long as it was when the drain began, is tried once
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import datetime
 from threading import Lock, Thread
 
 from django.db import connections
 
+from ..logs import get_logger
 from ..settings import conf
 from .deadlines import Watchdog
 from .outcomes import Report
 from .quota import Quota
-from .worker import Backend, Worker
+from .routes import Backend, Routes
+from .worker import Worker
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 #: A further connection is worth its while for each so many messages that are due.
 MESSAGES_PER_WORKER = 20
@@ -40,14 +41,16 @@ class Drain:
         options = self.backend.options
         self.report.length = self.backend.que.counts().due
         self._quota = Quota(self.report.length, options)
-        with Watchdog() as self._watchdog:
-            options.stop.let_go = self._watchdog.fire_all
+        with Watchdog() as watchdog:
+            options.stop.let_go = watchdog.fire_all
+            self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
+            self._first = self._worker(self._routes)
             try:
-                self._worker(self.backend).run(self._start_helpers)
+                self._first.run(self._start_helpers)
                 self._join_helpers()
                 if self._helpers and not self.backend.unreachable:
-                    # What the helpers have passed over, and this worker had no leave to take.
-                    self._worker(self.backend).run()
+                    # What they have passed over when this one had no leave to take more.
+                    self._first.run()
             finally:
                 self._quota.close()
                 self._join_helpers()
@@ -55,17 +58,20 @@ class Drain:
             raise self._error
         return self.report
 
-    def _worker(self, backend: Backend) -> Worker:
-        return Worker(backend, self._quota, self.report, self.expired, self._watchdog.new_deadline())
+    def _worker(self, routes: Routes) -> Worker:
+        return Worker(routes, self._quota, self.report, self.expired)
 
     def _start_helpers(self) -> None:
-        """Start the other workers, once: the first has shown that the server answers."""
+        """Start the other workers, once: the first has shown that the server answers.
+
+        Not yet, while what it has in hand may have killed a process: it may kill this one, and what is in hand then.
+        """
         with self._lock:
-            if self._helpers is not None:
+            if self._helpers is not None or self._first.may_die:
                 return
             self._helpers = []
         for number in range(1, self._workers()):
-            thread = Thread(target=self._help, args=[self.backend._helper()], name=f"mailqueue-worker-{number}")
+            thread = Thread(target=self._help, args=[self._routes.helpers()], name=f"mailqueue-worker-{number}")
             thread.start()
             self._helpers.append(thread)
 
@@ -74,15 +80,15 @@ class Drain:
             thread.join()
 
     def _workers(self) -> int:
-        if not self.backend.parallel:
+        if not self._routes.parallel:
             return 1
         most = self.backend.options.workers or conf.MAIL_QUEUE_WORKERS
         return min(most, -(-self.report.length // MESSAGES_PER_WORKER))
 
-    def _help(self, backend: Backend) -> None:
+    def _help(self, routes: Routes) -> None:
         """Work in a thread of its own."""
         try:
-            self._worker(backend).run()
+            self._worker(routes).run()
         except Exception as error:  # raised in the calling thread, at the end
             logger.exception("A worker has failed.")
             self._error = error

@@ -97,6 +97,8 @@ def _translated(function: Name, arguments: tuple[Any, ...], keywords: dict[str, 
     if function.module != "django.utils.translation" or function.name not in _TRANSLATIONS:
         raise Unreadable("it holds a lazy text that is not a plain translation")
     translate, types = _TRANSLATIONS[function.name]
+    if type(arguments) is not tuple or len(arguments) > len(types):
+        raise Unreadable("it holds a translation with other arguments than a translation has")
     given = dict(zip(types, arguments, strict=False)) | {text(name): value for name, value in keywords.items()}
     return translate(**{name: _argument(given[name], kind) for name, kind in types.items()})
 

@@ -60,7 +60,8 @@ class DeliveryMixin(smtplib.SMTP):
 
     def starttls(self, *, context: ssl.SSLContext) -> tuple[int, bytes]:  # type: ignore[override]
         """Start TLS as smtplib does."""
-        return super().starttls(context=HeldContext(context, self._deadline))  # type: ignore[arg-type]
+        held: Any = HeldContext(context, self._deadline)
+        return super().starttls(context=held)
 
     def getreply(self) -> tuple[int, bytes]:
         """Read a reply; a lost connection is one whose reply is torn or endless, too, or whose deadline is over."""

@@ -10,14 +10,12 @@ from threading import Event, RLock
 from typing import Any
 
 from django.core import mail
-from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 
 from ..delivery.deadlines import Deadline
 from ..discards import LOGGER, attach_handler
 from .base import QueueingMixin
 from .connection import DeliverySMTP, DeliverySMTPOverSSL
-from .copying import stamp_headers
 from .pipelining import PipeliningFailed
 from .refusals import refusals
 
@@ -36,6 +34,8 @@ _CONNECTION_CLASSES = {smtplib.SMTP: DeliverySMTP, smtplib.SMTP_SSL: DeliverySMT
 
 class QueuedEmailBackend(QueueingMixin, EmailBackend):
     """Queues messages, and delivers them over one SMTP connection when ``send_queued_messages()`` is called."""
+
+    copyable = True
 
     def __init__(
         self,
@@ -64,14 +64,6 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         )
         #: Pipelining has failed; shared with the helpers.
         self._plain = Event()
-
-    @staticmethod
-    def _make_pickleable(message: Any) -> Any:
-        """Copy a message without its connection, and give the copy the Message-ID and Date of all its tries."""
-        duplicate = QueueingMixin._make_pickleable(message)
-        if isinstance(duplicate, EmailMessage):
-            stamp_headers(duplicate)
-        return duplicate
 
     # the connection
 
