@@ -46,11 +46,14 @@ class Drain:
         self._quota = Quota(self.report.length, options)
         with Watchdog(options.stop) as watchdog:
             self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
-            self._first = Worker(self._routes, self._quota, self.report, self.expired)
+            self._first = self._worker(self._routes)
             self._work()
         if self._error is not None:
             raise self._error
         return self.report
+
+    def _worker(self, routes: Routes) -> Worker:
+        return Worker(routes, self._quota, self.report, self.expired)
 
     def _work(self) -> None:
         """Let the first worker work in this thread, and wait for the others; an interrupt ends them all."""
@@ -99,7 +102,7 @@ class Drain:
     def _help(self, routes: Routes) -> None:
         """Work in a thread of its own."""
         try:
-            Worker(routes, self._quota, self.report, self.expired).run()
+            self._worker(routes).run()
         except Exception as error:  # raised in the calling thread, at the end
             logger.exception("A worker has failed.")
             self._error = error

@@ -100,6 +100,7 @@ class Routes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        self._ready.clear()
 
     @property
     def several(self) -> bool:

@@ -84,11 +84,8 @@ class QueueingMixin(StoringMixin):
                 # Of the class behind: our own stores.
                 sent = super(StoringMixin, self).send_messages([outgoing])
         except Exception as error:  # rendering and transport are not ours
-            if not self.unreachable:  # open() has told that
-                logger.warning("A message could not be sent: %s", error, exc_info=True)
             return self._failed(email_message, expired, email_message_dict, error)
         if sent == 0:
-            logger.warning("A message could not be sent: %s", NOT_SENT)
             return self._failed(email_message, expired, email_message_dict, NOT_SENT)
         return after_delivery(email_message, expired, email_message_dict, self._take_refused())
 

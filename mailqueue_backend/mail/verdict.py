@@ -119,7 +119,13 @@ def _note(message: Any, fields: dict[str, Any], error: object) -> None:
     attempts = part.get("attempts")
     part["attempts"] = attempts + 1 if isinstance(attempts, int) else 1
     part["last_error"] = str(error)[:ERROR_LENGTH]
-    logger.warning("Message %s, attempt %d: %s", _message_id(message), part["attempts"], part["last_error"])
+    logger.warning(
+        "Message %s, attempt %d: %s",
+        _message_id(message),
+        part["attempts"],
+        part["last_error"],
+        exc_info=error if isinstance(error, Exception) else None,
+    )
 
 
 def _message_id(message: Any) -> str:
