@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock, skipUnless
 
+import django
 from django.core import mail
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, SimpleTestCase, TestCase, override_settings, tag
@@ -35,7 +36,8 @@ def mailing_view(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [path("broken", broken_view), path("mailing", mailing_view)]
 
-ADMINS = ["admin@example.com"] if hasattr(mail, "mailers") else [("Admin", "admin@example.com")]
+# Django < 6.0: names go with the addresses.
+ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
 site = override_settings(EMAIL_BACKEND=BACKEND, ADMINS=ADMINS, ROOT_URLCONF=__name__)
 
 
