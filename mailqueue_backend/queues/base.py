@@ -50,6 +50,11 @@ class MessageQueue:
     def __init__(self, name: str = "default") -> None:
         self.name = name
 
+    @property
+    def parallel(self) -> bool:
+        """Several workers of a drain, each in a thread of its own, may take from it now."""
+        return True
+
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.name}>"
 

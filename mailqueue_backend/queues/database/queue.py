@@ -40,6 +40,13 @@ class Queue(MessageQueue):
     #: reserve() takes expired leases as well.
     _expired = True
 
+    @property
+    def parallel(self) -> bool:
+        """Tell whether other threads see the queue: not in an open transaction of ours, nor in a database in memory."""
+        connection = connections[self._alias]
+        in_memory = getattr(connection, "is_in_memory_db", lambda: False)()
+        return not (connection.in_atomic_block or in_memory)
+
     # queue-front's surface
 
     @bordered
