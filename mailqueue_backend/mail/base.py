@@ -83,7 +83,7 @@ class QueueingMixin(StoringMixin):
             with self._delivering(), in_delivery(outgoing):
                 # Of the class behind: our own stores.
                 sent = super(StoringMixin, self).send_messages([outgoing])
-        except Exception as error:  # rendering and transport are not ours
+        except Exception as error:  # noqa: BLE001 - rendering and transport are not ours; the verdict logs it
             return self._failed(email_message, expired, email_message_dict, error)
         if sent == 0:
             return self._failed(email_message, expired, email_message_dict, NOT_SENT)
