@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import pickle
 import sys
 import traceback
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -15,6 +17,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.test import SimpleTestCase, override_settings
 from django.utils import translation
 from django.utils.crypto import salted_hmac
+from django.utils.encoding import force_bytes
 from django.utils.translation import gettext_lazy
 
 from mailqueue_backend import signature
@@ -160,6 +163,15 @@ class SignatureTests(EnvelopeTestCase):
                 self.assertEqual(loads(payload).email.subject, "Subject")
         with self.settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[]):
             self.assertUnreadable(payload)
+
+    def test_fallback_that_is_empty_is_no_key(self) -> None:
+        pickled = wrapped(calling=Calling())[:-36]
+        for fallback, known in (("", ""), (None, "None"), (b"", b"")):
+            derived = sha256(signature.SALT.encode() + force_bytes(known)).digest()
+            forged = pickled + signature.MAGIC + hmac.digest(derived, pickled, "sha256")
+            with self.subTest(fallback=fallback), self.settings(SECRET_KEY_FALLBACKS=[fallback]):
+                self.assertUnreadable(forged)
+        self.assertEqual(calls, [])
 
     def test_new_payload_is_signed_with_the_new_key(self) -> None:
         with self.settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):

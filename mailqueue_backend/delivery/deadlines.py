@@ -5,11 +5,15 @@ A time-out of the socket does not do: it begins anew with every byte.
 
 from __future__ import annotations
 
+import math
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from time import monotonic
 from types import TracebackType
+
+from .stopping import StopRequest
 
 
 class Deadline:
@@ -18,12 +22,12 @@ class Deadline:
     def __init__(self) -> None:
         self._lock = Lock()
         self._socket: socket.socket | None = None
-        #: On the clock of monotonic(); None: not running.
-        self._at: float | None = None
-        #: The socket was cut: what it still yields is no answer.
+        #: On the clock of monotonic(); infinity: not running.
+        self._at = math.inf
+        #: The socket was cut.
         self.fired = False
 
-    def hold(self, held: socket.socket | None) -> None:
+    def hold(self, held: socket.socket) -> None:
         """Cut this socket when time is up, or now if it is."""
         with self._lock:
             self._socket = held
@@ -38,22 +42,26 @@ class Deadline:
     def clear(self) -> None:
         """Stop counting."""
         with self._lock:
-            self._at = None
+            self._at = math.inf
+
+    @contextmanager
+    def shortened(self, seconds: float) -> Iterator[None]:
+        """Cut the socket after so many seconds at most; what comes afterwards has the time that it had."""
+        with self._lock:
+            at, fired = self._at, self.fired
+            self._at = min(at, monotonic() + seconds)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at, self.fired = at, fired
 
     def fire_if_over(self, now: float) -> None:
         """Fire when it is running and its time is over."""
         with self._lock:
-            if self._at is not None and self._at <= now:
-                self._fire()
-
-    def fire(self) -> None:
-        """Time is up, running or not."""
-        with self._lock:
-            self._fire()
-
-    def _fire(self) -> None:
-        self._at, self.fired = None, True
-        self._cut()
+            if self._at < now:
+                self._at, self.fired = math.inf, True
+                self._cut()
 
     def _cut(self) -> None:
         if self._socket is not None:
@@ -63,11 +71,12 @@ class Deadline:
 
 
 class Watchdog:
-    """One thread that fires the deadlines of a drain's workers, at most TICK late."""
+    """One thread that fires the deadlines of a drain's workers, at most TICK late; all when the stop is forced."""
 
     TICK = 0.1
 
-    def __init__(self) -> None:
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
         self._deadlines: list[Deadline] = []
         self._done = Event()
         self._thread = Thread(target=self._watch, name="mailqueue-watchdog", daemon=True)
@@ -88,13 +97,8 @@ class Watchdog:
         self._deadlines.append(deadline)
         return deadline
 
-    def fire_all(self) -> None:
-        """Time is up for everybody, whatever the clock says."""
-        for deadline in list(self._deadlines):
-            deadline.fire()
-
     def _watch(self) -> None:
         while not self._done.wait(self.TICK):
-            now = monotonic()
+            now = monotonic() if self._stop.forced_by is None else math.inf
             for deadline in list(self._deadlines):
                 deadline.fire_if_over(now)

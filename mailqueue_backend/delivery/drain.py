@@ -32,8 +32,11 @@ class Drain:
         self.backend = backend
         self.expired = datetime.fromtimestamp(max(time.time() - expire, 0))
         self.report = Report()
-        self._helpers: list[Thread] | None = None
         self._lock = Lock()
+        #: None: not started yet.
+        self._helpers: list[Thread] | None = None
+        #: How many of them are at work.
+        self._helping = 0
         self._error: Exception | None = None
 
     def run(self) -> Report:
@@ -41,15 +44,10 @@ class Drain:
         options = self.backend.options
         self.report.length = self.backend.que.counts().due
         self._quota = Quota(self.report.length, options)
-        with Watchdog() as watchdog:
-            options.stop.let_go = watchdog.fire_all
+        with Watchdog(options.stop) as watchdog:
             self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
-            try:
-                self._worker(self._routes).run(self._start_helpers)
-            finally:
-                self._quota.close()
-                for thread in self._helpers or ():
-                    thread.join()
+            self._first = self._worker(self._routes)
+            self._work()
         if self._error is not None:
             raise self._error
         return self.report
@@ -57,22 +55,49 @@ class Drain:
     def _worker(self, routes: Routes) -> Worker:
         return Worker(routes, self._quota, self.report, self.expired)
 
-    def _start_helpers(self) -> None:
-        """Start the other workers, once: the first has shown that the server answers."""
-        with self._lock:
-            if self._helpers is not None:
-                return
-            self._helpers = []
-        for number in range(1, self._workers()):
-            thread = Thread(target=self._help, args=[self._routes.helpers()], name=f"mailqueue-worker-{number}")
-            thread.start()
-            self._helpers.append(thread)
+    def _work(self) -> None:
+        """Let the first worker work in this thread, and wait for the others; an interrupt ends them all."""
+        done = False
+        try:
+            self._first.run(self._start_helpers)
+            self._join_helpers()
+            if self._helpers and not self.backend.unreachable:
+                # What they have passed over when this one had no leave to take more.
+                self._first.run()
+            done = True
+        finally:
+            if not done:
+                self._quota.close()
+            self._join_helpers()
+
+    def _join_helpers(self) -> None:
+        for thread in self._helpers or ():
+            thread.join()
 
     def _workers(self) -> int:
-        if not self._routes.parallel:
+        if not (self._routes.parallel and self.backend.que.parallel):
             return 1
         most = self.backend.options.workers or conf.MAIL_QUEUE_WORKERS
-        return min(most, -(-self.report.length // MESSAGES_PER_WORKER))
+        return min(most, -(-self._quota.messages // MESSAGES_PER_WORKER))
+
+    def _start_helpers(self) -> None:
+        """Start the other workers, once: the first has shown that the server answers.
+
+        Not yet, while what it has in hand may have killed a process: it may kill this one, and what is in hand then.
+        """
+        if self._helpers is not None or self._first.may_die:
+            return
+        self._helpers = []
+        for number in range(1, self._workers()):
+            thread = Thread(target=self._help, args=[self._routes.helpers()], name=f"mailqueue-worker-{number}")
+            try:
+                self._count_helpers(+1)
+                thread.start()
+            except RuntimeError as error:
+                self._count_helpers(-1)
+                logger.warning("The drain goes on with %d workers: %s", number, error)
+                return
+            self._helpers.append(thread)
 
     def _help(self, routes: Routes) -> None:
         """Work in a thread of its own."""
@@ -82,4 +107,11 @@ class Drain:
             logger.exception("A worker has failed.")
             self._error = error
         finally:
+            self._count_helpers(-1)
             connections.close_all()
+
+    def _count_helpers(self, change: int) -> None:
+        """Let the first worker know whether there are others, to whom it can leave the work."""
+        with self._lock:
+            self._helping += change
+            self.backend.helping = self._helping > 0 and not self._routes.several

@@ -22,7 +22,7 @@ class Backend(Protocol):
 
     que: MessageQueue
     options: DrainOptions
-    #: Of a copy that helps in another thread.
+    #: Other workers have a connection: one that gets none leaves the work to them.
     helping: bool
 
     @property
@@ -30,6 +30,9 @@ class Backend(Protocol):
 
     @property
     def unreachable(self) -> bool: ...
+
+    @property
+    def leaving(self) -> bool: ...
 
     @property
     def parallel(self) -> bool: ...
@@ -97,6 +100,7 @@ class Routes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        self._ready.clear()
 
     @property
     def several(self) -> bool:
@@ -117,6 +121,7 @@ class Routes:
     def _made_ready(self, backend: Backend) -> Route:
         route = self._ready.get(id(backend))
         if route is None:
+            backend.options = self.main.options
             route = self._ready[id(backend)] = Route(backend, self._watchdog.new_deadline())
             self._stack.enter_context(backend._delivering(route.deadline, self._connected))
         return route

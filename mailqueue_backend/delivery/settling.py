@@ -5,21 +5,12 @@ A queue that is unavailable is asked again for a while: a database that restarts
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TypeVar
-
-from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..queues.base import MessageQueue, Reservation
 from .outcomes import Report
+from .retrying import persist
 
 logger = get_logger("delivery")
-
-T = TypeVar("T")
-
-#: Seconds between the tries of a step with the queue.
-PAUSES = (0.1, 0.5, 2.0)
 
 
 class Settler:
@@ -32,35 +23,35 @@ class Settler:
 
     def reserve(self) -> Reservation | None:
         """Take the next message; None when nothing is due."""
-        return _persist(lambda: self.queue.reserve(self.lease))
+        return persist(lambda: self.queue.reserve(self.lease))
 
     def finish(self, reservation: Reservation, outcome: str) -> None:
         """Forget a message that was sent or discarded."""
         self.report.count(outcome)
-        self._note(_persist(lambda: self.queue.ack(reservation)), outcome)
+        self._note(persist(lambda: self.queue.ack(reservation)), outcome)
 
     def finish_and_reserve(self, reservation: Reservation, outcome: str) -> Reservation | None:
         """Do both in one round trip."""
         self.report.count(outcome)
-        settled, following = _persist(lambda: self.queue.ack_and_reserve(reservation, self.lease))
+        settled, following = persist(lambda: self.queue.ack_and_reserve(reservation, self.lease))
         self._note(settled, outcome)
         return following
 
     def requeue(self, reservation: Reservation, payload: bytes | None, delay: float) -> None:
         """Put a message back for another try."""
         self.report.count("requeued")
-        self._note(_persist(lambda: self.queue.release(reservation, payload, delay)), "requeued")
+        self._note(persist(lambda: self.queue.release(reservation, payload, delay)), "requeued")
 
     def give_back(self, reservation: Reservation) -> None:
         """Put a message back that was not tried."""
-        self._note(_persist(lambda: self.queue.release(reservation)), "given back")
+        self._note(persist(lambda: self.queue.release(reservation)), "given back")
 
     def bury(self, reservation: Reservation, reason: str) -> None:
         """Set a payload aside."""
         self.report.count("buried")
         size, where = len(reservation.payload), self.queue.dead_name
         logger.error("A payload of %d bytes is set aside in %s: %s", size, where, reason)
-        self._note(_persist(lambda: self.queue.bury(reservation)), "buried")
+        self._note(persist(lambda: self.queue.bury(reservation)), "buried")
 
     def leave(self, reservation: Reservation, reason: object) -> None:
         """Leave a message to its lease: another process may be able to read it. Else bury it."""
@@ -78,13 +69,3 @@ class Settler:
                 outcome,
                 self.lease,
             )
-
-
-def _persist(step: Callable[[], T]) -> T:
-    for pause in PAUSES:
-        try:
-            return step()
-        except QueueUnavailable as error:
-            logger.warning("The queue is unavailable, trying again in %s s: %s", pause, error)
-            time.sleep(pause)
-    return step()

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, current_thread, main_thread
+from threading import current_thread, main_thread
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Seconds after which a sleeper looks whether it is asked.
+SLICE = 0.1
 
 
 class StopRequest:
-    """Asked once: finish the message in hand. Asked twice: let go of it."""
+    """Asked once: finish the message in hand. Asked twice: let go of it.
+
+    It holds no lock, and neither does whoever looks at it: a signal handler asks, in the midst of anything.
+    """
 
     def __init__(self) -> None:
-        self._asked = Event()
+        self._asked = False
         #: The signal that asked twice; None: nobody did.
         self.forced_by: int | None = None
-        #: Called when it is asked twice.
-        self.let_go: Callable[[], None] = lambda: None
 
     def __bool__(self) -> bool:
-        return self._asked.is_set()
+        return self._asked
 
     def wait(self, seconds: float) -> bool:
         """Sleep, unless it is asked; tell whether it was."""
-        return self._asked.wait(seconds)
+        end = time.monotonic() + seconds
+        while not self._asked and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, SLICE))
+        return self._asked
 
     def ask(self, number: int = signal.SIGTERM) -> None:
         """Ask, as that signal does."""
-        if self:
+        if self._asked:
             self.forced_by = number
-            self.let_go()
-        self._asked.set()
+        self._asked = True
 
 
 @contextmanager

@@ -6,18 +6,18 @@ worker goes on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from ..envelope import OURS, Envelope, created_epoch, loads
+from ..envelope import OURS, Envelope, loads
 from ..errors import UnknownClass, Unreadable
 from ..logs import get_logger
 from ..queues.base import Reservation
 from ..settings import conf
 from .outcomes import Outcome, Report
 from .quota import Quota
+from .retrying import retry_delay
 from .routes import Backend, Routes
 from .settling import Settler
 
@@ -25,8 +25,6 @@ logger = get_logger("delivery")
 
 #: So often a message is handed out without being settled, before it is taken to be what kills the drains.
 HANDOUTS = 3
-#: However long a message keeps failing, it is tried once in so many seconds.
-LONGEST_DELAY = 3600
 
 
 class Worker:
@@ -38,22 +36,39 @@ class Worker:
         #: A failed message that was created before is discarded.
         self.expired = expired
         self.lease = conf.MAIL_QUEUE_LEASE
-        self.settler = Settler(routes.main.que, report, self.lease)
+        queue = routes.main.que
+        self.settler = Settler(queue.without_expired() if routes.main.helping else queue, report, self.lease)
+        #: The message in hand was in the hand of a process that died.
+        self.may_die = False
 
     def run(self, settled: Callable[[], None] | None = None) -> None:
-        """Work until no message is left for this worker; call ``settled`` after each. Raises QueueUnavailable."""
+        """Work until no message is left for this worker. Raises QueueUnavailable.
+
+        ``settled`` is called after each message, while the server can be reached.
+        """
         with self.routes:
             reservation = self._reserve()
             while reservation is not None:
                 reservation = self._process(reservation)
-                if settled is not None:
+                if settled is not None and not self.routes.main.unreachable:
                     settled()
 
     def _reserve(self) -> Reservation | None:
-        return self.settler.reserve() if self.quota.admit() else None
+        return self._taken(self.settler.reserve()) if self.quota.admit() else None
+
+    def _taken(self, reservation: Reservation | None) -> Reservation | None:
+        """Note what is in hand now; nothing: another worker may find something."""
+        self.may_die = reservation is not None and reservation.deliveries > 1
+        if reservation is None:
+            self.quota.put_back()
+        return reservation
 
     def _process(self, reservation: Reservation) -> Reservation | None:
-        """Deliver and settle one message, and take the next; put it back when this is interrupted."""
+        """Deliver and settle one message, and take the next.
+
+        When this is interrupted, it goes back, unless it was sent or discarded already.
+        """
+        self._way_out: Callable[[Reservation], object] = self.settler.queue.release
         settled = False
         try:
             following = self._open_and_deliver(reservation)
@@ -61,7 +76,7 @@ class Worker:
             return following
         finally:
             if not settled:
-                self.settler.give_back(reservation)
+                self._way_out(reservation)
 
     def _open_and_deliver(self, reservation: Reservation) -> Reservation | None:
         try:
@@ -77,38 +92,36 @@ class Worker:
         return self._deliver(reservation, envelope, {"created": envelope.created, **envelope.extra})
 
     def _deliver(self, reservation: Reservation, envelope: Envelope, fields: dict[str, Any]) -> Reservation | None:
+        """Have a message delivered, tell the queue what has become of it, and take the next."""
         route = self.routes.find(_alias(envelope))
         if route is None:
-            return self._settle(reservation, self.routes.main, envelope, fields, self._strand(envelope, fields))
-        outcome = route.deliver(envelope.email, self.expired, fields, self.lease / 2)
-        backend = route.backend
-        if backend.unreachable and backend.helping:
-            # A further connection is more than the server takes: leave the work to those who have one.
-            self.settler.give_back(reservation)
-            return None
-        return self._settle(reservation, backend, envelope, fields, outcome)
-
-    def _settle(
-        self,
-        reservation: Reservation,
-        backend: Backend,
-        envelope: Envelope,
-        fields: dict[str, Any],
-        outcome: Outcome,
-    ) -> Reservation | None:
-        """Tell the queue what has become of a message, and take the next."""
+            backend, outcome = self.routes.main, self._strand(envelope, fields)
+        else:
+            backend, outcome = route.backend, route.deliver(envelope.email, self.expired, fields, self.lease / 2)
         if outcome.sent or not outcome.requeue:
             return self._finish(reservation, "sent" if outcome.sent else "discarded")
-        self.settler.requeue(reservation, *_renewed(backend, envelope, fields))
-        # Nobody else is to be reached: the drain ends.
-        ended = backend.unreachable and not self.routes.several
-        return None if ended else self._reserve()
+        if backend.leaving:
+            # It was not really tried, and others may take it.
+            self.settler.give_back(reservation)
+            self.quota.put_back()
+            return None
+        return self._requeue(reservation, backend, envelope, fields)
 
     def _finish(self, reservation: Reservation, outcome: str) -> Reservation | None:
+        """Take a message off the queue that was sent or discarded; take the next in the same round trip."""
+        self._way_out = self.settler.queue.ack
         if self.quota.admit_at_once():
-            return self.settler.finish_and_reserve(reservation, outcome)
+            return self._taken(self.settler.finish_and_reserve(reservation, outcome))
         self.settler.finish(reservation, outcome)
         return self._reserve()
+
+    def _requeue(
+        self, reservation: Reservation, backend: Backend, envelope: Envelope, fields: dict[str, Any]
+    ) -> Reservation | None:
+        """Put a message back that has failed. Without a connection it did not fail itself, and may be the last."""
+        payload, delay = _renewed(backend, envelope, fields)
+        self.settler.requeue(reservation, payload, 0 if backend.unreachable else delay)
+        return None if backend.unreachable and not self.routes.several else self._reserve()
 
     def _strand(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
         """Let a message wait whose mailer is not there; no other is to send it by guess."""
@@ -133,16 +146,7 @@ def _renewed(backend: Backend, envelope: Envelope, fields: dict[str, Any]) -> tu
     (None, 0), for the bytes as they were, when that fails.
     """
     try:
-        return backend._wrap(envelope.email, **fields), _delay(fields)
+        return backend._wrap(envelope.email, **fields), retry_delay(fields)
     except Exception:  # a site's hook may put anything into the fields
         logger.exception("A message cannot be stored again as the hook left it; it is requeued as it was.")
         return None, 0
-
-
-def _delay(fields: dict[str, Any]) -> float:
-    """As long as the message is old, between MAIL_QUEUE_RETRY_DELAY and an hour."""
-    shortest = conf.MAIL_QUEUE_RETRY_DELAY
-    if not shortest:
-        return 0
-    age = time.time() - created_epoch(fields["created"], fields)
-    return min(max(shortest, age), max(shortest, LONGEST_DELAY))

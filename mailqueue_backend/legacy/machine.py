@@ -22,7 +22,7 @@ class Name(NamedTuple):
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Record:
     """What a payload says about an object: what makes it, from what, and the state that is set on it."""
 

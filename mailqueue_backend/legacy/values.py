@@ -13,6 +13,8 @@ from ..errors import Unreadable
 from .machine import Name, Record
 from .opcodes import ByteString
 
+#: Data that holds no other.
+_LEAVES = {type(None), bool, int, float, str, bytes}
 #: The types of text. Our own pickles hold a lazy text as a str that is made from a str.
 _TEXTS = {
     Name("builtins", "str"),
@@ -39,10 +41,10 @@ _DATETIME_BYTES = Struct(">HBBBBBBH")
 
 def plain(value: Any) -> Any:
     """Copy plain data; a str of Python 2 becomes text if it is UTF-8. Raises Unreadable at anything else."""
-    if isinstance(value, ByteString):
-        return _decoded(value)
-    if value is None or isinstance(value, (int, float, str, bytes)):
+    if type(value) in _LEAVES:
         return value
+    if type(value) is ByteString:
+        return _decoded(value)
     if type(value) in (list, tuple):
         return type(value)(plain(item) for item in value)
     if type(value) is dict:

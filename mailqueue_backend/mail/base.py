@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -41,7 +42,7 @@ class QueueingMixin(StoringMixin):
     NOQUEUE = NOQUEUE
     DOQUEUE = DOQUEUE
 
-    #: A copy of the backend that helps in another thread of the drain.
+    #: Other workers of the drain have a connection: one that gets none leaves the work to them.
     helping = False
     #: _helper() gives a copy that has a connection of its own.
     copyable = False
@@ -77,17 +78,14 @@ class QueueingMixin(StoringMixin):
         is given up when it was created before ``expired``; that is logged here. A subclass that may be called
         in several threads at once says ``parallel = True``.
         """
-        known = self.unreachable
         try:
             outgoing = self._outgoing(email_message, remaining(email_message_dict))
             with self._delivering(), in_delivery(outgoing):
                 # Of the class behind: our own stores.
                 sent = super(StoringMixin, self).send_messages([outgoing])
-        except Exception as error:  # rendering and transport are not ours
-            logger.warning("A message could not be sent: %s", error, exc_info=not known)
+        except Exception as error:  # noqa: BLE001 - rendering and transport are not ours; the verdict logs it
             return self._failed(email_message, expired, email_message_dict, error)
         if sent == 0:
-            logger.warning("A message could not be sent: %s", NOT_SENT)
             return self._failed(email_message, expired, email_message_dict, NOT_SENT)
         return after_delivery(email_message, expired, email_message_dict, self._take_refused())
 
@@ -97,9 +95,9 @@ class QueueingMixin(StoringMixin):
         return own if recipients is None else addressed_to(own, recipients)
 
     def _failed(self, message: Any, expired: datetime, fields: dict[str, Any], error: object) -> Outcome:
-        """Judge a message that nobody got. A helper that cannot connect gives it back as it was."""
+        """Judge a message that nobody got; not in haste, and not when another worker can do better."""
         refused = self._take_refused()
-        if self.unreachable and self.helping:
+        if self.leaving:
             return self.DOQUEUE
         return after_failure(message, expired, fields, error, refused, reached=not self.unreachable)
 
@@ -127,6 +125,11 @@ class QueueingMixin(StoringMixin):
         if alias is None:  # made by hand
             return {**mailers, None: self}
         return with_unnamed({**mailers, alias: self}, self.queue_name)
+
+    @property
+    def leaving(self) -> bool:
+        """This worker shall go now: what it has in hand was not really tried."""
+        return (self.unreachable and self.helping) or self.options.stop.forced_by is not None
 
     @property
     def parallel(self) -> bool:
@@ -159,7 +162,19 @@ class QueueingMixin(StoringMixin):
 
     def open(self) -> Any:
         """Connect while delivering. Storing needs no connection, so that ``with get_connection():`` makes none."""
-        return self._breaker.connect(super().open) if self._depth else None
+        if not self._depth:
+            return None
+        known = self.unreachable
+        try:
+            return self._breaker.connect(self._connect)
+        except Exception as error:
+            if not known:
+                # A server may limit its connections; that is nothing to worry about.
+                logger.log(logging.INFO if self.helping else logging.WARNING, "No connection can be made: %s", error)
+            raise
+
+    def _connect(self) -> Any:
+        return super().open()
 
     def _hang_up(self) -> None:
         """Close the connection; what the server says to that changes nothing."""

@@ -36,11 +36,11 @@ def is_permanent(code: int) -> bool:
 def refusals(
     recipients: Sequence[str], addresses: Sequence[str], replies: Mapping[str, tuple[int, bytes]]
 ) -> list[Refusal]:
-    """Name the refused of ``recipients``; ``replies`` is smtplib's dict, by the addresses as they were sent."""
+    """Name the refused of ``recipients``; ``replies`` is smtplib's dict, by their addresses as they were sent."""
+    names = dict(zip(addresses, recipients)) if len(addresses) == len(recipients) else {}  # noqa: B905 - just checked
     return [
-        Refusal(recipient, replies[address][0], replies[address][1].decode("utf-8", "replace"))
-        for recipient, address in zip(recipients, addresses, strict=True)
-        if address in replies
+        Refusal(names.get(address, address), code, reply.decode("utf-8", "replace"))
+        for address, (code, reply) in replies.items()
     ]
 
 

@@ -56,10 +56,13 @@ class Replies:
         self._look()
         return bool(self._buffer)
 
-    def ended(self) -> bool:
-        """Tell whether the server has hung up."""
-        self._look()
-        return self._ended
+    def out_of_step(self) -> bool:
+        """Tell the same, but for a server that says that it closes, which it may do at any time."""
+        return self.surplus() and not self._buffer.startswith(b"421")
+
+    def quiet(self) -> bool:
+        """Tell whether nothing has come, not even the end of the connection."""
+        return not (self.surplus() or self._ended)
 
     def _look(self) -> None:
         """Receive what is there, without waiting."""

@@ -15,8 +15,8 @@ from django.core.mail.backends.smtp import EmailBackend
 from ..delivery.deadlines import Deadline
 from ..discards import LOGGER, attach_handler
 from .base import QueueingMixin
-from .connection import DeliverySMTP, DeliverySMTPOverSSL
-from .pipelining import PipeliningFailed
+from .connection import DeliveryMixin, DeliverySMTP, DeliverySMTPOverSSL
+from .pipelining import OutOfStep
 from .refusals import refusals
 
 __all__ = ["FORMATTER", "LFH", "LOGGER", "QueuedEmailBackend"]
@@ -62,8 +62,10 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
             test=test,
             **kwargs,
         )
-        #: Pipelining has failed; shared with the helpers.
+        #: Set: pipelining has failed in this drain; shared with the helpers.
         self._plain = Event()
+        #: Messages that the connection has carried, delivered or not; not those whose MAIL was refused.
+        self._carried = 0
 
     # the connection
 
@@ -74,7 +76,7 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         extended = _CONNECTION_CLASSES.get(chosen)
         if extended is None:
             return chosen
-        return partial(extended, deadline=self._deadline or Deadline(), pipelining=not self._plain.is_set())
+        return partial(extended, deadline=self._deadline or Deadline(), plain=self._plain)
 
     def open(self) -> bool | None:
         """Connect while delivering, unless there is a usable connection; None otherwise.
@@ -82,6 +84,8 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         A new connection is reported as an old one (False): Django's send_messages() leaves those open.
         """
         self._retire_connection()
+        if self.connection is None and self._time_is_over:
+            raise smtplib.SMTPServerDisconnected("The time for this message is over")
         opened = False
         try:
             answer = super().open()
@@ -91,14 +95,34 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
                 self._drop_connection()
         return None if answer is None else False
 
+    def _connect(self) -> bool | None:
+        """Connect and greet, since a server that refuses the greeting refuses no message."""
+        made: bool | None = super()._connect()
+        if made:
+            self._carried = 0
+        if ours := self._our_connection:
+            ours.ehlo_or_helo_if_needed()
+        return made
+
+    @property
+    def _our_connection(self) -> DeliveryMixin | None:
+        """The connection, if it is of our own class."""
+        connection = self.connection
+        return connection if isinstance(connection, DeliveryMixin) else None
+
+    @property
+    def _time_is_over(self) -> bool:
+        return self._deadline is not None and self._deadline.fired
+
     def _retire_connection(self) -> None:
         """Part with a connection that smtplib or the server has closed, or that has carried enough."""
         connection = self.connection
         if connection is None:
             return
-        if not getattr(connection, "usable", lambda: getattr(connection, "sock", True) is not None)():
+        ours = self._our_connection
+        if not (ours.usable() if ours else getattr(connection, "sock", True)):
             self._drop_connection()
-        elif getattr(connection, "carried", 0) >= MESSAGES_PER_CONNECTION:
+        elif self._carried >= MESSAGES_PER_CONNECTION:
             self._hang_up()
 
     def _drop_connection(self) -> None:
@@ -113,6 +137,8 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
     def _delivering(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         timeout = self.timeout
         self.timeout = TIMEOUT if timeout is None else timeout
+        if not (self._depth or self.helping):
+            self._plain = Event()
         try:
             with super()._delivering(*args, **kwargs):
                 yield
@@ -130,35 +156,34 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         """Deliver one message, over a new connection where the old one may be what the server objects to."""
         try:
             return self._send_once(email_message)
-        except PipeliningFailed:
+        except OutOfStep:
             self._plain.set()
         except smtplib.SMTPSenderRefused as error:
-            if error.smtp_code not in (421, 452) or getattr(self.connection, "carried", 1) == 1:
+            if error.smtp_code not in (421, 452) or not self._carried:
                 raise
-        self._drop_connection()
+        self._hang_up()
         self.open()
         return self._send_once(email_message)
 
     def _send_once(self, email_message: Any) -> bool:
         """Deliver one message; drop the connection when an error may have left it in mid-transaction."""
-        settled = False
+        self._carried += 1
+        sent: bool = False
         try:
-            sent: bool = super()._send(email_message)  # type: ignore[misc]
-            settled = True
-            self._note_refused(email_message, getattr(self.connection, "refused", None))
+            sent = super()._send(email_message)  # type: ignore[misc]
+            self._note_refused(email_message, getattr(self.connection, "refused", {}))
+        except smtplib.SMTPSenderRefused:
+            self._carried -= 1  # not this one
+            raise
         except smtplib.SMTPRecipientsRefused as error:
-            settled = True
             self._note_refused(email_message, error.recipients)
             raise
-        except smtplib.SMTPResponseException as error:
-            settled = 400 <= error.smtp_code < 600  # after a refusal, smtplib has made the connection ready
-            raise
         finally:
-            if not settled:
+            ours = self._our_connection
+            if ours.in_transaction if ours else not sent:
                 self._drop_connection()
         return sent
 
     def _note_refused(self, message: Any, replies: Any) -> None:
-        addresses = getattr(self.connection, "recipients", None)
-        if isinstance(replies, dict) and isinstance(addresses, list):
-            self._refused = refusals(message.recipients(), addresses, replies)
+        if ours := self._our_connection:
+            self._refused = refusals(message.recipients(), ours.recipients, replies)

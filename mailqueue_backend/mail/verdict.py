@@ -39,26 +39,17 @@ def remaining(fields: dict[str, Any]) -> list[str] | None:
 
 
 def after_delivery(message: Any, expired: datetime, fields: dict[str, Any], refused: Sequence[Refusal]) -> Outcome:
-    """Judge a message that somebody got: the others are tried again alone, or given up when refused for good."""
+    """Judge a message that somebody got: the others are tried again alone, or given up."""
     if not refused:
         return SENT
-    _note(fields, refused[0])
-    return _guarded(_only_the_refused, SENT, message, expired, fields, refused)
+    return _guarded(_judge_partly_delivered, message, expired, fields, refused)
 
 
 def after_failure(
     message: Any, expired: datetime, fields: dict[str, Any], error: object, refused: Sequence[Refusal], reached: bool
 ) -> Outcome:
     """Judge a message that nobody got; a try that did not reach the server does not count as one."""
-    if reached:
-        _note(fields, error)
-    if conf.MAIL_QUEUE_RETRY_REJECTED:
-        return _guarded(_again_unless_expired, message, expired, fields, error)
-    if refused:
-        return _guarded(_only_the_refused, NOQUEUE, message, expired, fields, refused)
-    if reached and refused_for_good(error):
-        return _guarded(_give_up, message, fields, error)
-    return _guarded(_again_unless_expired, message, expired, fields, error)
+    return _guarded(_judge_failed, message, expired, fields, error, refused, reached)
 
 
 def _guarded(judge: Any, *arguments: Any) -> Outcome:
@@ -71,23 +62,45 @@ def _guarded(judge: Any, *arguments: Any) -> Outcome:
     return outcome
 
 
-def _only_the_refused(
-    when_none_is_left: Outcome, message: Any, expired: datetime, fields: dict[str, Any], refused: Sequence[Refusal]
+def _judge_partly_delivered(
+    message: Any, expired: datetime, fields: dict[str, Any], refused: Sequence[Refusal]
 ) -> Outcome:
-    part = ours(fields)
-    part["remaining"] = [refusal.recipient for refusal in refused]
-    for refusal in filter(lambda one: one.permanent, refused):
-        _log(message, fields, [refusal.recipient], refusal)
-        part["remaining"].remove(refusal.recipient)
-    if not part["remaining"]:
-        return when_none_is_left
-    return _again_unless_expired(message, expired, fields, part["last_error"])
+    waiting = ours(fields)["remaining"] = [refusal.recipient for refusal in refused]
+    _note(message, fields, "; ".join(f"{refusal.recipient}: {refusal}" for refusal in refused))
+    _give_up_recipients(message, fields, waiting, refused, all_of_them=_is_expired(expired, fields))
+    return DOQUEUE if waiting else SENT
 
 
-def _again_unless_expired(message: Any, expired: datetime, fields: dict[str, Any], error: object) -> Outcome:
-    if created_epoch(fields["created"], fields) >= expired.timestamp():
-        return DOQUEUE
-    return _give_up(message, fields, error)
+def _judge_failed(
+    message: Any, expired: datetime, fields: dict[str, Any], error: object, refused: Sequence[Refusal], reached: bool
+) -> Outcome:
+    if reached:
+        _note(message, fields, error)
+    if _is_expired(expired, fields):
+        return _give_up(message, fields, error)
+    # Who is left over when others have the message is not kept waiting for what was refused for good.
+    if refused and (not conf.MAIL_QUEUE_RETRY_REJECTED or "remaining" in ours(fields)):
+        # The server may have been lost before it was asked about the last ones: they are not among the refused.
+        waiting = ours(fields).setdefault("remaining", list(dict.fromkeys(message.recipients())))
+        _give_up_recipients(message, fields, waiting, refused)
+        return DOQUEUE if waiting else NOQUEUE
+    if reached and refused_for_good(error) and not conf.MAIL_QUEUE_RETRY_REJECTED:
+        return _give_up(message, fields, error)
+    return DOQUEUE
+
+
+def _give_up_recipients(
+    message: Any, fields: dict[str, Any], waiting: list[str], refused: Sequence[Refusal], all_of_them: bool = False
+) -> None:
+    """Log each recipient that was refused for good, or all of the refused, and wait for them no longer."""
+    for refusal in refused:
+        if refusal.permanent or all_of_them:
+            _log(message, fields, [refusal.recipient], refusal)
+            waiting[:] = [recipient for recipient in waiting if recipient != refusal.recipient]
+
+
+def _is_expired(expired: datetime, fields: dict[str, Any]) -> bool:
+    return created_epoch(fields["created"], fields) < expired.timestamp()
 
 
 def _give_up(message: Any, fields: dict[str, Any], error: object) -> Outcome:
@@ -100,8 +113,21 @@ def _log(message: Any, fields: dict[str, Any], recipients: list[str], error: obj
     log_discard(fields["created"], message.from_email, recipients, message.subject, error)
 
 
-def _note(fields: dict[str, Any], error: object) -> None:
+def _note(message: Any, fields: dict[str, Any], error: object) -> None:
+    """Count the try and keep what came of it."""
     part = ours(fields)
     attempts = part.get("attempts")
     part["attempts"] = attempts + 1 if isinstance(attempts, int) else 1
     part["last_error"] = str(error)[:ERROR_LENGTH]
+    logger.warning(
+        "Message %s, attempt %d: %s",
+        _message_id(message),
+        part["attempts"],
+        part["last_error"],
+        exc_info=error if isinstance(error, Exception) else None,
+    )
+
+
+def _message_id(message: Any) -> str:
+    headers = {str(name).lower(): value for name, value in getattr(message, "extra_headers", {}).items()}
+    return str(headers.get("message-id", "without a Message-ID"))

@@ -50,6 +50,11 @@ class MessageQueue:
     def __init__(self, name: str = "default") -> None:
         self.name = name
 
+    @property
+    def parallel(self) -> bool:
+        """Several workers of a drain, each in a thread of its own, may take from it now."""
+        return True
+
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.name}>"
 
@@ -103,6 +108,13 @@ class MessageQueue:
     def bury(self, reservation: Reservation) -> bool:
         """Move a message to the dead queue, its bytes unchanged; else as ack()."""
         raise NotImplementedError(f"{type(self).__qualname__} must define bury()")
+
+    def without_expired(self) -> MessageQueue:
+        """Give this queue as one whose reserve() passes over expired leases; itself where the engine has no such view.
+
+        What was in the hand of a process that died may be what killed it: a drain takes it with one worker alone.
+        """
+        return self
 
     @property
     def dead_name(self) -> str:

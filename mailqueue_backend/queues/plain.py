@@ -31,6 +31,11 @@ class PlainQueue(MessageQueue):
         self._queue = queue
         self._in_hand = _IN_HAND.setdefault((type(queue), queue.name), set())
 
+    @property
+    def parallel(self) -> bool:
+        """Not so: a module that was written for one drain may share a socket that knows no threads."""
+        return False
+
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads; in one call where the module can, else one after the other."""
         if len(payloads) < 2 or not self._write_together(payloads):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from time import monotonic
@@ -21,7 +22,7 @@ R = TypeVar("R")
 
 #: How often a call is begun that loses against others each time.
 ATTEMPTS = 4
-#: Seconds after which a call is not begun again: it has waited for its timeout, and so has who called.
+#: Seconds after which a sender's call is not begun again.
 PATIENCE = 1.0
 #: SQLSTATE of a serialization failure and of a deadlock.
 LOST_STATES = {"40001", "40P01"}
@@ -34,10 +35,18 @@ def bordered(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, 
 
     The method is one statement or one transaction, not two: what is committed must not be done again.
     """
+    return _bordered(method, math.inf)
 
+
+def bordered_for_senders(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, P], R]:
+    """As bordered(), but somebody waits for it: what has waited for the database's own timeout is not done again."""
+    return _bordered(method, PATIENCE)
+
+
+def _bordered(method: Callable[Concatenate[Q, P], R], patience: float) -> Callable[Concatenate[Q, P], R]:
     @wraps(method)
     def call(queue: Q, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        attempts, until = ATTEMPTS, monotonic() + PATIENCE
+        attempts, until = ATTEMPTS, monotonic() + patience
         while True:
             attempts -= 1
             try:
@@ -54,7 +63,8 @@ def bordered(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, 
 def _may_be_repeated(error: Error) -> bool:
     """Tell whether all was undone because others were faster; a caller's transaction cannot be begun again here.
 
-    SQLite's "database is locked" is among it when it comes at once: another process has written since this one read.
+    SQLite's "database is locked" is among it: it wakes those who wait at random, so that under load one of them can
+    wait longer than its timeout although the lock is free all the time.
     """
     if connections[conf.MAIL_QUEUE_DATABASE].in_atomic_block:
         return False
