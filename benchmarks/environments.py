@@ -1,0 +1,41 @@
+"""The virtual environments of the contenders, made by pip."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What one contender needs to run."""
+
+    name: str
+    requirements: list[str]
+    #: What has to be installed without its own dependencies.
+    bare: list[str] = field(default_factory=list)
+    #: Environment variables.
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def make(self, directory: Path) -> None:
+        """Make it, or complete it."""
+        python = self.python(directory)
+        if not python.exists():
+            _run(sys.executable, "-m", "venv", directory / self.name)
+        _install(python, *self.requirements)
+        if self.bare:
+            _install(python, "--no-deps", *self.bare)
+
+    def python(self, directory: Path) -> Path:
+        """Give the path of its interpreter."""
+        return directory / self.name / "bin" / "python"
+
+
+def _install(python: Path, *requirements: str) -> None:
+    _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, stdout=sys.stderr)
