@@ -170,7 +170,9 @@ class QueueingMixin(StoringMixin):
         except Exception as error:
             if not known:
                 # A server may limit its connections; that is nothing to worry about.
-                logger.log(logging.INFO if self.helping else logging.WARNING, "No connection can be made: %s", error)
+                level = logging.INFO if self.helping else logging.WARNING
+                alias = getattr(self, "alias", None) or DEFAULT_ALIAS
+                logger.log(level, "No connection can be made (mailer %r): %s", alias, error)
             raise
 
     def _connect(self) -> Any:
