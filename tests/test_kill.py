@@ -70,22 +70,6 @@ class KillContract:
                 self.assertEqual(ledger.waiting, 0, ledger)
                 self.assertGreater(ledger.kills, 5)
 
-    @tag("slow")
-    def test_message_that_kills_is_set_aside_and_those_around_it_go_out(self) -> None:
-        site, port = self.make_site(), self.server.listen(delay=0.02)
-        fine = [message(f"message {number}") for number in range(80)]
-        QueuedEmailBackend().send_messages([*fine[:20], Deadly("deadly", to=["to@example.com"]), *fine[20:]])
-        statuses, errors = [], ""
-        while site.queue().counts().waiting:
-            drain = site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            errors = drain.communicate()[1]
-            statuses.append(drain.returncode)
-            site.wait_until_due()
-        self.assertEqual(statuses, [9, 9, 9, 0])
-        self.assertIn("it was in hand in 3 processes that died", errors)
-        self.assertEqual(site.queue("_DEAD").counts().due, 1)
-        self.assertEqual(set(self.arrived()), {one.subject for one in fine})
-
     def test_no_helper_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
         site, port = self.make_site(), self.server.listen()
         messages = [Noting(str(number), to=["to@example.com"]) for number in range(60)]
@@ -121,6 +105,22 @@ class KillContract:
 @needs_redis
 class RedisTests(KillContract, TransactionTestCase):
     engine = "redis"
+
+    @tag("slow")
+    def test_message_that_kills_is_set_aside_and_those_around_it_go_out(self) -> None:
+        site, port = self.make_site(), self.server.listen(delay=0.02)
+        fine = [message(f"message {number}") for number in range(80)]
+        QueuedEmailBackend().send_messages([*fine[:20], Deadly("deadly", to=["to@example.com"]), *fine[20:]])
+        statuses, errors = [], ""
+        while site.queue().counts().waiting:
+            drain = site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            errors = drain.communicate()[1]
+            statuses.append(drain.returncode)
+            site.wait_until_due()
+        self.assertEqual(statuses, [9, 9, 9, 0])
+        self.assertIn("it was in hand in 3 processes that died", errors)
+        self.assertEqual(site.queue("_DEAD").counts().due, 1)
+        self.assertEqual(set(self.arrived()), {one.subject for one in fine})
 
     @skipUnless(OLD_RELEASE, "TEST_OLD_RELEASE does not name a directory with 0.1.2")
     def test_harness_sees_the_old_release_lose(self) -> None:

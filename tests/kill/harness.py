@@ -16,7 +16,7 @@ from tests.kill.ledger import Ledger, draw_up
 from tests.kill.server import MailServer
 
 #: Seconds: long enough for a message on a slow machine, short enough to wait for.
-LEASE = 4
+LEASE = 3
 #: Seconds without any progress after which a run is over, whatever is left.
 PATIENCE = 30
 #: Seconds between two looks at the processes.
