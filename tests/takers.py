@@ -5,12 +5,15 @@ Run by spawn(). It prints "ready", waits for a line, takes, and prints each payl
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
-from django.conf import settings
+import django
 from django.db import connections
+from django.test import override_settings
+
+from mailqueue_backend.queues import open_queue
+from mailqueue_backend.settings import conf
 
 #: Warnings are errors here too, but for the one that Django 6.1 gives about EMAIL_BACKEND at start-up.
 WARNINGS = ["-W", "error", "-W", "ignore:The EMAIL_:PendingDeprecationWarning"]
@@ -29,11 +32,21 @@ def take_all(queue) -> list[bytes]:
 
 
 def spawn(name: str, journal_mode: str = "") -> subprocess.Popen[str]:
-    """Start a taker on the queue, the engine and the database of the test that calls."""
-    backend, alias = settings.QUEUE_BACKEND if hasattr(settings, "QUEUE_BACKEND") else "", _alias()
+    """Start a taker on the queue, the engine and the test database of the test that calls."""
+    alias = conf.MAIL_QUEUE_DATABASE
+    database = str(connections[alias].settings_dict["NAME"])
     return subprocess.Popen(
-        [sys.executable, *WARNINGS, "-m", "tests.takers", name, backend or "", alias, journal_mode],
-        env={**os.environ, "TEST_DATABASE_NAME": str(connections[alias].settings_dict["NAME"])},
+        [
+            sys.executable,
+            *WARNINGS,
+            "-m",
+            "tests.takers",
+            name,
+            conf.QUEUE_BACKEND or "",
+            alias,
+            database,
+            journal_mode,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -41,17 +54,9 @@ def spawn(name: str, journal_mode: str = "") -> subprocess.Popen[str]:
     )
 
 
-def _alias() -> str:
-    return getattr(settings, "MAIL_QUEUE_DATABASE", "default")
-
-
-def main(name: str, backend: str, alias: str, journal_mode: str) -> None:
-    import django
-    from django.test import override_settings
-
+def main(name: str, backend: str, alias: str, database: str, journal_mode: str) -> None:
     django.setup()
-    from mailqueue_backend.queues import open_queue
-
+    connections[alias].settings_dict["NAME"] = database
     with override_settings(QUEUE_BACKEND=backend or None, MAIL_QUEUE_DATABASE=alias):
         if journal_mode:
             set_journal_mode(alias, journal_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from datetime import datetime, timedelta
 from typing import Any
@@ -102,7 +103,8 @@ class FailureTests(MailTestCase):
         failing = message("x")
         failing.to = []
         QueuedEmailBackend().send_messages([failing])
-        self.assertEqual(drain().requeued, 1)
+        with self.assertLogs("mailqueue_backend.delivery"):
+            self.assertEqual(drain().requeued, 1)
 
     def test_hook(self) -> None:
         class Faulty(QueuedEmailBackend):
@@ -234,3 +236,21 @@ class OtherDrainsTests(MailTestCase):
 class AgeTests(TestCase):
     def test_huge_limit_never_expires(self) -> None:
         self.assertEqual(Drain(QueuedEmailBackend(), 1e12).expired.timestamp(), 0)
+
+
+class StrangersPartTests(MailTestCase):
+    def test_nonsense_under_our_key_stops_nothing(self) -> None:
+        for nonsense in (
+            "a text",
+            {"attempts": "many", "remaining": 7, "using": ["default"]},
+            {"attempts": None, "remaining": [1, 2], "using": {}, "created": [], "created_epoch": "late"},
+        ):
+            with self.subTest(nonsense=nonsense):
+                self.inbox.refusals["DATA"] = "451 later"
+                payload = {"email": message("strange"), "created": datetime.now(), "mailqueue": nonsense}
+                self.queue.write(pickle.dumps(payload))
+                enqueue("next")
+                with self.assertLogs("mailqueue_backend.delivery"):
+                    self.assertEqual(drain().requeued, 2)
+                self.inbox.refusals.clear()
+                self.assertEqual(drain().sent, 2)

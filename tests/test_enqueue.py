@@ -193,7 +193,7 @@ class QueueDownTests(TestCase):
             self.backend().send_messages([message()])
 
     def test_returns_0_when_it_shall_fail_silently(self) -> None:
-        with self.assertLogs("mailqueue_backend.storing", "ERROR"):
+        with self.assertLogs("mailqueue_backend.storing", "WARNING"):
             self.assertEqual(self.backend(fail_silently=True).send_messages([message()]), 0)
 
 

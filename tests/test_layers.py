@@ -15,13 +15,13 @@ PACKAGE = Path(mailqueue_backend.__file__).parent
 
 #: From the bottom to the top; a module imports only from lower lines, or from its own.
 LAYERS = (
-    ("errors",),
+    ("errors", "logs"),
     ("settings",),
     ("identity", "legacy", "mending", "signature"),
     ("envelope", "discards", "queues"),
     ("delivery",),
     ("mail",),
-    ("management",),
+    ("management", "test"),
     ("checks",),
     ("apps",),
 )

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Event
 from unittest import mock
 
 from django.conf import settings
@@ -79,12 +80,12 @@ class SQLite(OnDatabase):
 
 class PostgreSQL(OnDatabase):
     alias = "postgresql"
-    databases = {"postgresql"}
+    databases = {"postgresql"} & set(settings.DATABASES)
 
 
 class MariaDB(OnDatabase):
     alias = "mariadb"
-    databases = {"mariadb"}
+    databases = {"mariadb"} & set(settings.DATABASES)
 
 
 # the contract in a transaction of the caller's
@@ -240,6 +241,12 @@ class DatabaseContract(QueueContract, TakersContract):
             self.assertIsNone(self.queue.reserve(SHORT))
         self.assertEqual(self.queue.counts().reserved, 1)
 
+    def test_a_payload_is_not_read_when_others_take_it_before_it_is_deleted(self) -> None:
+        self.queue.write(b"a")
+        with mock.patch.object(module, "READ_LEASE", SHORT), self.just_before("DELETE", self.wait_and_reserve):
+            self.assertIsNone(self.queue.read())
+        self.assertEqual(self.queue.counts().reserved, 1)
+
     def wait_and_reserve(self) -> None:
         time.sleep(AFTER_SHORT)
         self.assertEqual(self.reserve().deliveries, 2)
@@ -332,6 +339,27 @@ class ServerContract:
         with self.assertRaisesMessage(QueueUnavailable, f"The queue {self.queue.name} (database {self.alias}): "):
             self.queue.reserve(LONG)
         self.assertEqual(self.reserve().payload, b"a")
+
+    def test_a_row_that_others_have_locked_is_not_waited_for(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        locked, done = Event(), Event()
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(self.lock_first_row, locked, done)
+            locked.wait(10)
+            try:
+                self.assertEqual(self.reserve().payload, b"b")
+                self.assertIsNone(self.queue.reserve(LONG))
+                self.assertIsNone(self.queue.read())
+            finally:
+                done.set()
+        other.result()
+        self.assertEqual(self.queue.read(), b"a")
+
+    def lock_first_row(self, locked: Event, done: Event) -> None:
+        with closing(self.connection), transaction.atomic(using=self.alias):
+            self.rows.select_for_update().get(pk=self.rows.first().pk)
+            locked.set()
+            done.wait(10)
 
     def kill_connection(self) -> None:
         with self.connection.cursor() as cursor:

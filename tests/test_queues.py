@@ -51,6 +51,7 @@ class OpenQueueTests(SimpleTestCase):
             "nonsense": "No module named 'nonsense'",
             "tests.nonsense": "No module named 'tests.nonsense'",
             "beanstalkd": "No module named 'beanstalkc'",
+            "memcached": "No module named",
             "tests.takers": "the module has no class Queue",
         }.items():
             with self.subTest(backend), override_settings(QUEUE_BACKEND=backend):

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from threading import Timer
 from unittest import mock, skipUnless
 
@@ -24,6 +25,8 @@ from mailqueue_backend.queues.redis import Queue, RedisdQueue
 from . import services
 from .redis_servers import INSTALLED, OwnRedis, Proxy, free_port, listening
 from .test_queue_redis import TakingMixin, queue_at
+
+needs_driver = services.needs("redis-py", find_spec("redis") is not None)
 
 SELF_SIGNED = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
 SELF_SIGNED += ["-addext", "subjectAltName=DNS:localhost"]
@@ -156,6 +159,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.assertEqual(self.take().payload, b"one")
 
 
+@needs_driver
 class UnavailableTests(SimpleTestCase):
     """Nobody answers: send() must not hang, and say where it looked."""
 
@@ -196,6 +200,7 @@ class UnavailableTests(SimpleTestCase):
                 self.assertGreater(time.monotonic() - started, 2.4)
 
 
+@needs_driver
 class ConfigurationTests(SimpleTestCase):
     def test_a_wrong_url_is_refused_at_once_and_not_shown(self) -> None:
         for url in (

@@ -1,7 +1,9 @@
 """Delivering what is queued.
 
 drain.py       one pass over a queue, by as many workers as its backlog is worth
-worker.py      one connection's work: take a message, have it delivered, settle it
+worker.py      one thread's work: take a message, have it delivered, settle it
+routes.py      the backend that delivers a message
+settling.py    what the queue is told
 quota.py       what a drain may still take: limits, rate, the request to stop
 retrying.py    when something is tried again
 stopping.py    that request, and the signals that make it

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..envelope import created_epoch
 from ..errors import QueueUnavailable
+from ..logs import get_logger
 from ..settings import conf
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 T = TypeVar("T")
 

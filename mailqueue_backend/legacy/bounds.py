@@ -6,7 +6,7 @@ follows the references from here on may recurse without counting.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..errors import Unreadable
@@ -26,14 +26,14 @@ def check(value: Any) -> None:
     while level:
         following: list[Any] = []
         for part in level:
-            if isinstance(part, (str, bytes)):
-                size += len(part)
-            else:
-                children = _children(part)
+            if children_of := _CHILDREN.get(type(part)):
+                children = children_of(part)
                 parts += len(children)
                 if parts > PART_LIMIT:
                     raise Unreadable(f"it refers to more than {PART_LIMIT} parts, some of them repeatedly")
                 following += children
+            elif isinstance(part, (str, bytes)):
+                size += len(part)
         if size > SIZE_LIMIT:
             raise Unreadable(f"it would grow beyond {SIZE_LIMIT} bytes")
         depth += 1
@@ -42,9 +42,14 @@ def check(value: Any) -> None:
         level = following
 
 
-def _children(part: Any) -> Collection[Any]:
-    if isinstance(part, dict):
-        return [*part, *part.values()]
-    if isinstance(part, Record):
-        return part.arguments, part.state
-    return part if isinstance(part, (list, tuple)) else ()
+def _itself(part: Collection[Any]) -> Collection[Any]:
+    return part
+
+
+#: By type, the parts that a part refers to.
+_CHILDREN: dict[type, Callable[[Any], Collection[Any]]] = {
+    list: _itself,
+    tuple: _itself,
+    dict: lambda part: [*part, *part.values()],
+    Record: lambda record: (record.arguments, record.state),
+}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import Unreadable
-from .opcodes import ByteString, opcodes
+from .opcodes import ByteString, scan
 
 
 class Name(NamedTuple):
@@ -22,7 +22,7 @@ class Name(NamedTuple):
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Record:
     """What a payload says about an object: what makes it, from what, and the state that is set on it."""
 
@@ -38,10 +38,14 @@ _OBJECT = Name("__builtin__", "object")
 
 def run(pickled: bytes) -> Any:
     """Build the value: of None, numbers, text, bytes, lists, tuples, dicts, Names and Records. May be cyclic."""
+    opcodes = scan(pickled)
     machine = _Machine()
     try:
-        for opcode, argument in opcodes(pickled):
-            _STEPS.get(opcode, _Machine.push)(machine, argument)
+        for opcode, argument in opcodes:
+            if step := _STEPS.get(opcode):
+                step(machine, argument)
+            else:
+                machine.stack.append(argument)
         (result,) = machine.stack
     except (IndexError, KeyError, ValueError, TypeError):
         raise Unreadable("its opcodes do not fit together") from None
@@ -175,32 +179,39 @@ def _ignore(machine: _Machine, argument: Any) -> None:
     """PROTO and FRAME tell a reader how to read; we have all bytes at hand."""
 
 
+def _table(steps: dict[str, Callable[[_Machine, Any], None]]) -> dict[int, Callable[[_Machine, Any], None]]:
+    """Give each of the opcodes that stand together in a key its step."""
+    return {ord(opcode): step for opcodes, step in steps.items() for opcode in opcodes}
+
+
 #: All opcodes but those that push their argument.
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys("\x80\x95", _ignore),
-    "(": _Machine.mark,
-    "\x88": _pushes(lambda: True),
-    "\x89": _pushes(lambda: False),
-    "]": _pushes(list),
-    ")": _pushes(tuple),
-    "}": _pushes(dict),
-    "\x85": _tuple_of(1),
-    "\x86": _tuple_of(2),
-    "\x87": _tuple_of(3),
-    "t": _Machine.marked_tuple,
-    "l": _Machine.marked_list,
-    "d": _Machine.marked_dict,
-    "a": _Machine.append,
-    "e": _Machine.appends,
-    "s": _Machine.set_item,
-    "u": _Machine.set_items,
-    **dict.fromkeys("qrp", _Machine.put),
-    "\x94": _Machine.memoize,
-    **dict.fromkeys("hjg", _Machine.get),
-    "c": _Machine.name,
-    "\x93": _Machine.stack_name,
-    **dict.fromkeys("R\x81", _Machine.make),  # REDUCE, NEWOBJ
-    "i": _Machine.make_named,
-    "o": _Machine.make_marked,
-    "b": _Machine.build,
-}
+_STEPS = _table(
+    {
+        "\x80\x95": _ignore,
+        "(": _Machine.mark,
+        "\x88": _pushes(lambda: True),
+        "\x89": _pushes(lambda: False),
+        "]": _pushes(list),
+        ")": _pushes(tuple),
+        "}": _pushes(dict),
+        "\x85": _tuple_of(1),
+        "\x86": _tuple_of(2),
+        "\x87": _tuple_of(3),
+        "t": _Machine.marked_tuple,
+        "l": _Machine.marked_list,
+        "d": _Machine.marked_dict,
+        "a": _Machine.append,
+        "e": _Machine.appends,
+        "s": _Machine.set_item,
+        "u": _Machine.set_items,
+        "qrp": _Machine.put,
+        "\x94": _Machine.memoize,
+        "hjg": _Machine.get,
+        "c": _Machine.name,
+        "\x93": _Machine.stack_name,
+        "R\x81": _Machine.make,  # REDUCE, NEWOBJ
+        "i": _Machine.make_named,
+        "o": _Machine.make_marked,
+        "b": _Machine.build,
+    }
+)

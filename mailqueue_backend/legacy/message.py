@@ -48,11 +48,9 @@ def _site_class(maker: Name, trusted: bool) -> type[EmailMessage]:
         raise Unreadable("its message is not of one of Django's own classes")
     path = f"{maker.module}.{maker.name}"
     try:
-        site_class = import_string(path)
+        site_class: type[EmailMessage] = import_string(path)
     except Exception as error:  # the site's module may raise anything
         raise UnknownClass(f"{path} cannot be imported: {type(error).__name__}") from error
-    if not (isinstance(site_class, type) and issubclass(site_class, EmailMessage)):
-        raise Unreadable(f"{path} is not a message class")
     return site_class
 
 
@@ -88,7 +86,10 @@ def _attachments(value: Any) -> list[Any]:
 def _attachment(value: Any) -> Message | tuple[Any, ...]:
     if isinstance(value, Record) and value.maker in PARTS:
         return read_part(value)
-    filename, content, mimetype = (*_members(value, _ATTACHMENT), None)[:3]
+    return _named_content(*_members(value, _ATTACHMENT))
+
+
+def _named_content(filename: Any, content: Any, mimetype: Any = None) -> tuple[Any, ...]:
     return scalar(filename), _content(content), scalar(mimetype)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct, error
 from typing import Any
 
@@ -16,8 +16,8 @@ from ..errors import Unreadable
 
 #: A payload beyond this many bytes is set aside: more than mail servers take.
 SIZE_LIMIT = 64 * 2**20
-#: Stock messages have a few hundred.
-OPCODE_LIMIT = 50_000
+#: Stock messages have a few hundred, and two or three more for each recipient. So many take some 50 ms at worst.
+OPCODE_LIMIT = 20_000
 #: Digits of a number written as text.
 DIGITS_LIMIT = 400
 
@@ -39,28 +39,27 @@ def written_by_python2(pickled: bytes) -> bool:
     return pickled[:1] != b"\x80" or pickled[1:2] < b"\x03"
 
 
-def opcodes(pickled: bytes) -> Iterator[tuple[str, Any]]:
-    """Give each opcode up to STOP with its argument; raise Unreadable at the first that has no place here."""
+def scan(pickled: bytes) -> list[tuple[int, Any]]:
+    """Give all opcodes up to STOP with their arguments; raise Unreadable at the first that has no place here."""
     if len(pickled) > SIZE_LIMIT:
         raise Unreadable(f"it is larger than {SIZE_LIMIT} bytes")
     readers = _PYTHON2 if written_by_python2(pickled) else _PYTHON3
+    found: list[tuple[int, Any]] = []
     position = 0
-    for _ in range(OPCODE_LIMIT):
-        opcode = chr(pickled[position]) if position < len(pickled) else "the end"
-        if opcode == "." and position + 1 == len(pickled):
-            return
-        try:
-            argument, position = readers[opcode](pickled, position + 1)
-        except KeyError:
-            raise Unreadable(f"it is more than data, or cut off, at byte {position}") from None
-        except (ValueError, error):
-            raise Unreadable(f"it is damaged at byte {position}") from None
-        yield opcode, argument
-    raise Unreadable(f"it has more than {OPCODE_LIMIT} opcodes")
-
-
-def _nothing(pickled: bytes, position: int) -> tuple[None, int]:
-    return None, position
+    try:
+        while (opcode := pickled[position]) != STOP:
+            read = readers[opcode]
+            argument, position = read(pickled, position + 1) if read else (None, position + 1)
+            found.append((opcode, argument))
+            if len(found) > OPCODE_LIMIT:
+                raise Unreadable(f"it has more than {OPCODE_LIMIT} opcodes")
+    except (IndexError, KeyError):
+        raise Unreadable(f"it is more than data, or cut off, at byte {position}") from None
+    except (ValueError, error):
+        raise Unreadable(f"it is damaged at byte {position}") from None
+    if position != len(pickled) - 1:
+        raise Unreadable(f"it goes on after its end at byte {position}")
+    return found
 
 
 def _number(layout: str) -> Reader:
@@ -69,13 +68,11 @@ def _number(layout: str) -> Reader:
 
 
 def _counted(layout: str, decode: Callable[[bytes], Any]) -> Reader:
-    """Read so many bytes as the number before them says."""
+    """Read so many bytes as the number before them says; if there are fewer, no opcode stands behind them."""
     count = _number(layout)
 
     def read(pickled: bytes, position: int) -> tuple[Any, int]:
         size, start = count(pickled, position)
-        if size > len(pickled) - start:
-            raise ValueError
         return decode(pickled[start : start + size]), start + size
 
     return read
@@ -93,9 +90,9 @@ def _line(decode: Callable[[bytes], Any]) -> Reader:
 
 def _name(pickled: bytes, position: int) -> tuple[tuple[str, str], int]:
     """Read a module's line and a name's line."""
-    module, position = _line(_utf8)(pickled, position)
-    name, position = _line(_utf8)(pickled, position)
-    return (module, name), position
+    middle = pickled.index(b"\n", position)
+    end = pickled.index(b"\n", middle + 1)
+    return (_utf8(pickled[position:middle]), _utf8(pickled[middle + 1 : end])), end + 1
 
 
 def _utf8(data: bytes) -> str:
@@ -134,35 +131,43 @@ def _little_endian(data: bytes) -> int:
     return int.from_bytes(data, "little", signed=True)
 
 
-_PYTHON3: dict[str, Reader] = {
-    **dict.fromkeys("(Nab}esu])tR\x81\x85\x86\x87\x88\x89\x93\x94", _nothing),
-    "\x80": _number("<B"),
-    "\x95": _number("<Q"),
-    **dict.fromkeys("Khq", _number("<B")),
-    "M": _number("<H"),
-    "J": _number("<i"),
-    **dict.fromkeys("jr", _number("<I")),
-    "G": _number(">d"),
-    "\x8a": _counted("<B", _little_endian),
-    "\x8c": _counted("<B", _utf8),
-    "X": _counted("<I", _utf8),
-    "\x8d": _counted("<Q", _utf8),
-    "C": _counted("<B", bytes),
-    "B": _counted("<I", bytes),
-    "\x8e": _counted("<Q", bytes),
-    "c": _name,
-}
+def _table(readers: dict[str, Reader | None]) -> dict[int, Reader | None]:
+    """Give each of the opcodes that stand together in a key its reader; None: it has no argument."""
+    return {ord(opcode): reader for opcodes, reader in readers.items() for opcode in opcodes}
 
-_PYTHON2: dict[str, Reader] = {
-    **_PYTHON3,
-    **dict.fromkeys("dlo", _nothing),
-    "I": _line(_integer),
-    "L": _line(_long),
-    "F": _line(lambda data: float(_short(data))),
-    "S": _line(_quoted),
-    "U": _counted("<B", ByteString),
-    "T": _counted("<I", ByteString),
-    "V": _line(_raw_unicode),
-    "i": _name,
-    **dict.fromkeys("gp", _line(lambda data: int(_short(data)))),
-}
+
+STOP = ord(".")
+_PYTHON3 = _table(
+    {
+        "(Nab}esu])tR\x81\x85\x86\x87\x88\x89\x93\x94": None,
+        "\x80": _number("<B"),
+        "\x95": _number("<Q"),
+        "Khq": _number("<B"),
+        "M": _number("<H"),
+        "J": _number("<i"),
+        "jr": _number("<I"),
+        "G": _number(">d"),
+        "\x8a": _counted("<B", _little_endian),
+        "\x8c": _counted("<B", _utf8),
+        "X": _counted("<I", _utf8),
+        "\x8d": _counted("<Q", _utf8),
+        "C": _counted("<B", bytes),
+        "B": _counted("<I", bytes),
+        "\x8e": _counted("<Q", bytes),
+        "c": _name,
+    }
+)
+_PYTHON2 = _PYTHON3 | _table(
+    {
+        "dlo": None,
+        "I": _line(_integer),
+        "L": _line(_long),
+        "F": _line(lambda data: float(_short(data))),
+        "S": _line(_quoted),
+        "U": _counted("<B", ByteString),
+        "T": _counted("<I", ByteString),
+        "V": _line(_raw_unicode),
+        "i": _name,
+        "gp": _line(lambda data: int(_short(data))),
+    }
+)

@@ -13,6 +13,8 @@ from ..errors import Unreadable
 from .machine import Name, Record
 from .opcodes import ByteString
 
+#: Data that holds no other.
+_LEAVES = {type(None), bool, int, float, str, bytes}
 #: The types of text. Our own pickles hold a lazy text as a str that is made from a str.
 _TEXTS = {
     Name("builtins", "str"),
@@ -39,10 +41,10 @@ _DATETIME_BYTES = Struct(">HBBBBBBH")
 
 def plain(value: Any) -> Any:
     """Copy plain data; a str of Python 2 becomes text if it is UTF-8. Raises Unreadable at anything else."""
-    if isinstance(value, ByteString):
-        return _decoded(value)
-    if value is None or isinstance(value, (int, float, str, bytes)):
+    if type(value) in _LEAVES:
         return value
+    if type(value) is ByteString:
+        return _decoded(value)
     if type(value) in (list, tuple):
         return type(value)(plain(item) for item in value)
     if type(value) is dict:
@@ -97,6 +99,8 @@ def _translated(function: Name, arguments: tuple[Any, ...], keywords: dict[str, 
     if function.module != "django.utils.translation" or function.name not in _TRANSLATIONS:
         raise Unreadable("it holds a lazy text that is not a plain translation")
     translate, types = _TRANSLATIONS[function.name]
+    if type(arguments) is not tuple or len(arguments) > len(types):
+        raise Unreadable("it holds a translation with other arguments than a translation has")
     given = dict(zip(types, arguments, strict=False)) | {text(name): value for name, value in keywords.items()}
     return translate(**{name: _argument(given[name], kind) for name, kind in types.items()})
 

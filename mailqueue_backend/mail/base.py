@@ -10,19 +10,26 @@ from datetime import datetime
 from threading import RLock
 from typing import Any
 
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
+
 from ..delivery.breaker import Breaker
 from ..delivery.deadlines import Deadline
 from ..delivery.drain import Drain
 from ..delivery.outcomes import DOQUEUE, NOQUEUE, SENT, DrainResult, Outcome, Report
 from ..delivery.quota import DrainOptions
 from ..discards import attach_handler
+from ..logs import get_logger
 from ..settings import conf
+from .mailers import DEFAULT_ALIAS, configured, queueing_mailers, with_unnamed
 from .refusals import Refusal, addressed_to
-from .storing import StoringMixin
-from .verdict import after_delivery, after_failure, ours
+from .storing import StoringMixin, in_delivery
+from .verdict import after_delivery, after_failure, remaining
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 attach_handler()
+
+#: Why a message is tried again where the class behind says that it has sent none.
+NOT_SENT = "nobody to send it to, or not sent"
 
 
 class QueueingMixin(StoringMixin):
@@ -37,6 +44,8 @@ class QueueingMixin(StoringMixin):
 
     #: Other workers of the drain have a connection: one that gets none leaves the work to them.
     helping = False
+    #: _helper() gives a copy that has a connection of its own.
+    copyable = False
 
     def __init__(self, *args: Any, test: bool = False, **kwargs: Any) -> None:
         """Take what the backend behind takes; ``test`` is accepted for 0.1.2's sake and changes nothing."""
@@ -69,26 +78,33 @@ class QueueingMixin(StoringMixin):
         is given up when it was created before ``expired``; that is logged here. A subclass that may be called
         in several threads at once says ``parallel = True``.
         """
-        remaining = ours(email_message_dict).get("remaining")
-        outgoing = email_message if remaining is None else addressed_to(email_message, remaining)
-        self._refused = []
         try:
-            with self._delivering():
+            outgoing = self._outgoing(email_message, remaining(email_message_dict))
+            with self._delivering(), in_delivery(outgoing):
                 # Of the class behind: our own stores.
                 sent = super(StoringMixin, self).send_messages([outgoing])
-        except Exception as error:  # rendering and transport are not ours
-            if not isinstance(error, OSError):
-                logger.exception("A message cannot be sent.")
+        except Exception as error:  # noqa: BLE001 - rendering and transport are not ours; the verdict logs it
             return self._failed(email_message, expired, email_message_dict, error)
         if sent == 0:
-            return self._failed(email_message, expired, email_message_dict, "nobody to send it to, or not sent")
-        return after_delivery(email_message, expired, email_message_dict, self._refused)
+            return self._failed(email_message, expired, email_message_dict, NOT_SENT)
+        return after_delivery(email_message, expired, email_message_dict, self._take_refused())
+
+    def _outgoing(self, message: Any, recipients: list[str] | None) -> Any:
+        """Give what the class behind gets: another one than SMTP may leave its marks on a message."""
+        own = message if isinstance(self, SMTPBackend) else copy.deepcopy(message)
+        return own if recipients is None else addressed_to(own, recipients)
 
     def _failed(self, message: Any, expired: datetime, fields: dict[str, Any], error: object) -> Outcome:
         """Judge a message that nobody got; not in haste, and not when another worker can do better."""
+        refused = self._take_refused()
         if self.leaving:
             return self.DOQUEUE
-        return after_failure(message, expired, fields, error, self._refused, reached=not self.unreachable)
+        return after_failure(message, expired, fields, error, refused, reached=not self.unreachable)
+
+    def _take_refused(self) -> list[Refusal]:
+        """Give whom the server turned away, once: the next message may fail before it is asked."""
+        refused, self._refused = self._refused, []
+        return refused
 
     # what the drain needs
 
@@ -96,6 +112,19 @@ class QueueingMixin(StoringMixin):
     def unreachable(self) -> bool:
         """No connection can be made."""
         return self._breaker.error is not None
+
+    def _mailers(self) -> dict[str | None, QueueingMixin]:
+        """Give the backends by which what is queued may have been sent, by alias; None: of what names no mailer.
+
+        A mailer whose mail goes to another queue is there too: some of its mail may be older than that.
+        """
+        if configured() is None:
+            return {None: self, DEFAULT_ALIAS: self}
+        mailers, _ = queueing_mailers()
+        alias = getattr(self, "alias", None)
+        if alias is None:  # made by hand
+            return {**mailers, None: self}
+        return with_unnamed({**mailers, alias: self}, self.queue_name)
 
     @property
     def leaving(self) -> bool:
@@ -105,7 +134,7 @@ class QueueingMixin(StoringMixin):
     @property
     def parallel(self) -> bool:
         """The hook may be called in several threads; a hook of 2015 knows nothing of threads."""
-        return type(self)._send_queued_messages is QueueingMixin._send_queued_messages
+        return self.copyable and type(self)._send_queued_messages is QueueingMixin._send_queued_messages
 
     @contextmanager
     def _delivering(
@@ -114,7 +143,7 @@ class QueueingMixin(StoringMixin):
         """Let open() connect and errors be raised; the outermost block hangs up at its end."""
         self._depth += 1
         if self._depth == 1:
-            silent, self.fail_silently = self._fails_silently, False
+            silent, self.fail_silently = self.fail_silently, False
             self._deadline, self._breaker = deadline, Breaker(connected)
         try:
             yield

@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
 from django.utils.timezone import get_current_timezone
 
 from ..settings import conf
 
+Message = TypeVar("Message")
+
 #: Django < 6.1: a plain attribute; since then a deprecated property over another one.
 _CONNECTION = "_connection" if hasattr(EmailMessage, "connection") else "connection"
 
 
-def detached_copy(message: Any) -> Any:
+def detached_copy(message: Message) -> Message:
     """Copy a message without its connection and with a header dict of its own."""
     duplicate = copy.copy(message)
     attributes = vars(duplicate)
@@ -31,14 +33,17 @@ def detached_copy(message: Any) -> Any:
     return duplicate
 
 
-def stamp_headers(message: EmailMessage) -> None:
-    """Set Message-ID and Date where they are absent, so that all tries send the same message."""
-    names = {name.lower() for name in message.extra_headers}
+def stamped(message: EmailMessage) -> EmailMessage:
+    """Copy a message, with the Message-ID and Date that all its tries will have where it has none."""
+    duplicate = detached_copy(message)
+    headers = duplicate.extra_headers
+    names = {name.lower() for name in headers}
     if "message-id" not in names:
-        message.extra_headers["Message-ID"] = make_msgid(domain=DNS_NAME)
+        headers["Message-ID"] = make_msgid(domain=DNS_NAME)
     if "date" not in names:
         zone = get_current_timezone() if conf.EMAIL_USE_LOCALTIME else timezone.utc
-        message.extra_headers["Date"] = format_datetime(datetime.now(zone))
+        headers["Date"] = format_datetime(datetime.now(zone))
+    return duplicate
 
 
 def refuse_broken_headers(message: Any) -> None:

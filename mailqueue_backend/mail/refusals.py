@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import smtplib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+#: HTTP's statuses that are about what was posted (RFC 9110, section 15.5), and not about the account or the address.
+_ABOUT_THE_MESSAGE = {400, 413, 415, 422}
 
 
 class Refusal(NamedTuple):
@@ -41,10 +45,22 @@ def refusals(
 
 
 def refused_for_good(error: object) -> bool:
-    """Tell whether an error of smtplib is the server's 5xx to the whole message."""
+    """Tell whether an error is the refusal of the whole message, which trying again does not change."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return all(is_permanent(code) for code, _ in error.recipients.values())
-    return isinstance(error, smtplib.SMTPResponseException) and is_permanent(error.smtp_code)
+    if isinstance(error, smtplib.SMTPResponseException):
+        return is_permanent(error.smtp_code)
+    return _refused_by_a_service(error)
+
+
+def _refused_by_a_service(error: object) -> bool:
+    """Tell it for django-anymail: its own refusals, and what an HTTP API says to the request itself (RFC 9110)."""
+    anymail = sys.modules.get("anymail.exceptions")
+    if anymail is None or not isinstance(error, anymail.AnymailError):
+        return False
+    if error.status_code is not None:
+        return error.status_code in _ABOUT_THE_MESSAGE
+    return not isinstance(error, anymail.AnymailAPIError)
 
 
 def addressed_to(message: Any, recipients: list[str]) -> Any:

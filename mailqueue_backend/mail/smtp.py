@@ -10,7 +10,6 @@ from threading import Event, RLock
 from typing import Any
 
 from django.core import mail
-from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 
 from ..delivery.deadlines import Deadline
@@ -18,7 +17,6 @@ from ..discards import LOGGER, attach_handler
 from .attachments import lean
 from .base import QueueingMixin
 from .connection import DeliveryMixin, DeliverySMTP, DeliverySMTPOverSSL
-from .copying import stamp_headers
 from .pipelining import OutOfStep
 from .refusals import refusals
 
@@ -37,6 +35,8 @@ _CONNECTION_CLASSES = {smtplib.SMTP: DeliverySMTP, smtplib.SMTP_SSL: DeliverySMT
 
 class QueuedEmailBackend(QueueingMixin, EmailBackend):
     """Queues messages, and delivers them over one SMTP connection when ``send_queued_messages()`` is called."""
+
+    copyable = True
 
     def __init__(
         self,
@@ -67,14 +67,6 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         self._plain = Event()
         #: Messages that the connection has carried, delivered or not; not those whose MAIL was refused.
         self._carried = 0
-
-    @staticmethod
-    def _make_pickleable(message: Any) -> Any:
-        """Copy a message without its connection, and give the copy the Message-ID and Date of all its tries."""
-        duplicate = QueueingMixin._make_pickleable(message)
-        if isinstance(duplicate, EmailMessage):
-            stamp_headers(duplicate)
-        return duplicate
 
     # the connection
 

@@ -6,7 +6,6 @@ What is kept of a message between its tries stands in the envelope's fields, und
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 from ..delivery.outcomes import DOQUEUE, NOQUEUE, SENT, Outcome
 from ..discards import log_discard
 from ..envelope import OURS, created_epoch
+from ..logs import get_logger
 from ..settings import conf
 from .refusals import Refusal, refused_for_good
 
-logger = logging.getLogger("mailqueue_backend.delivery")
+logger = get_logger("delivery")
 
 #: Characters of an error that are kept.
 ERROR_LENGTH = 500
@@ -29,6 +29,13 @@ def ours(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(part, dict):
         part = fields[OURS] = {}
     return part
+
+
+def remaining(fields: dict[str, Any]) -> list[str] | None:
+    """Name the recipients that are still to get the message; None: all of them."""
+    names = ours(fields).get("remaining")
+    # 0.1.2 gives our part back without a signature, and so may a stranger.
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def after_delivery(message: Any, expired: datetime, fields: dict[str, Any], refused: Sequence[Refusal]) -> Outcome:
@@ -97,7 +104,8 @@ def _is_expired(expired: datetime, fields: dict[str, Any]) -> bool:
 
 
 def _give_up(message: Any, fields: dict[str, Any], error: object) -> Outcome:
-    _log(message, fields, ours(fields).get("remaining", message.to), error)
+    recipients = remaining(fields)
+    _log(message, fields, message.to if recipients is None else recipients, error)
     return NOQUEUE
 
 
@@ -108,9 +116,16 @@ def _log(message: Any, fields: dict[str, Any], recipients: list[str], error: obj
 def _note(message: Any, fields: dict[str, Any], error: object) -> None:
     """Count the try and keep what came of it."""
     part = ours(fields)
-    part["attempts"] = part.get("attempts", 0) + 1
+    attempts = part.get("attempts")
+    part["attempts"] = attempts + 1 if isinstance(attempts, int) else 1
     part["last_error"] = str(error)[:ERROR_LENGTH]
-    logger.warning("Message %s, attempt %d: %s", _message_id(message), part["attempts"], part["last_error"])
+    logger.warning(
+        "Message %s, attempt %d: %s",
+        _message_id(message),
+        part["attempts"],
+        part["last_error"],
+        exc_info=error if isinstance(error, Exception) else None,
+    )
 
 
 def _message_id(message: Any) -> str:

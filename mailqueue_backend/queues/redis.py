@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from time import monotonic
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
@@ -41,6 +42,8 @@ class Queue(MessageQueue):
     def __init__(self, name: str = "default") -> None:
         super().__init__(name)
         self._keys = keys(name, self.dead_name)
+        #: What reserve() may take, in the script's words.
+        self._which = "due"
         self._redis = driver()
         try:
             self._server = server(self._url())
@@ -70,7 +73,7 @@ class Queue(MessageQueue):
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the message whose lease ended first, else the head of the list."""
-        return self._reserve(lease)
+        return self._reserve(lease, self._which)
 
     def ack(self, reservation: Reservation) -> bool:
         """Forget it."""
@@ -79,7 +82,7 @@ class Queue(MessageQueue):
     def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
         """Do both at once."""
         held, receipt = _receipt(reservation), _new_receipt(lease)
-        (found, taken), again = self._run("ack_and_reserve", held.id, receipt.id, _microseconds(lease))
+        (found, taken), again = self._run("ack_and_reserve", held.id, receipt.id, _microseconds(lease), self._which)
         return _is_settled(held, found, again), _reservation(receipt, taken)
 
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
@@ -91,9 +94,15 @@ class Queue(MessageQueue):
         """Move it to the tail of the dead queue's list."""
         return self._settle("bury", reservation)
 
-    def _reserve(self, lease: float, *early: str) -> Reservation | None:
+    def without_expired(self) -> Queue:
+        """Give the same queue, where reserve() takes from the list alone."""
+        duplicate = copy(self)
+        duplicate._which = "fresh"
+        return duplicate
+
+    def _reserve(self, lease: float, which: str) -> Reservation | None:
         receipt = _new_receipt(lease)
-        taken, _ = self._run("reserve", receipt.id, _microseconds(lease), *early)
+        taken, _ = self._run("reserve", receipt.id, _microseconds(lease), which)
         return _reservation(receipt, taken)
 
     def _settle(self, operation: str, reservation: Reservation, *arguments: int | bytes) -> bool:

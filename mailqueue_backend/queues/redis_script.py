@@ -64,12 +64,12 @@ local function move_due()
   if payload then call('RPUSH', list, payload) end
 end
 
--- Take an expired lease, else the head of the list, else, when it may be early, what is deferred.
-local function take(early)
-  local id = first_due(leases)
+-- Take an expired lease, unless 'fresh' is wanted, else the head of the list, else, if 'early', what is deferred.
+local function take(which)
+  local id = which ~= 'fresh' and first_due(leases)
   if id then return remove(leases, id) end
   local payload = call('LPOP', list)
-  if payload or not early then return payload, 0 end
+  if payload or which ~= 'early' then return payload, 0 end
   id = call('ZRANGE', deferred, 0, 0)[1]
   if id then return remove(deferred, id) end
 end
@@ -77,12 +77,12 @@ end
 local operation = {}
 
 -- {payload, deliveries}, or false when there is nothing to take. The same receipt gets the same answer again.
-function operation.reserve(receipt, lease, early)
+function operation.reserve(receipt, lease, which)
   if call('ZSCORE', leases, receipt) then
     return {call('HGET', payloads, receipt), tonumber(call('HGET', deliveries, receipt))}
   end
   move_due()
-  local payload, count = take(early)
+  local payload, count = take(which)
   if not payload then return false end
   call('HSET', payloads, receipt, payload)
   call('HSET', deliveries, receipt, count + 1)
@@ -95,8 +95,8 @@ function operation.ack(receipt)
   return forget(leases, receipt)
 end
 
-function operation.ack_and_reserve(receipt, next_receipt, lease)
-  return {operation.ack(receipt), operation.reserve(next_receipt, lease)}
+function operation.ack_and_reserve(receipt, next_receipt, lease, which)
+  return {operation.ack(receipt), operation.reserve(next_receipt, lease, which)}
 end
 
 function operation.release(receipt, delay, payload)

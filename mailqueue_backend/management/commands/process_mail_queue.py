@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from mailqueue_backend.delivery.quota import DrainOptions
 from mailqueue_backend.delivery.stopping import StopRequest, stopping_on_signals
 from mailqueue_backend.errors import MailQueueError
-from mailqueue_backend.mail.mailers import backends_to_drain
+from mailqueue_backend.mail.draining import backends_to_drain, drained
 
 
 class Command(BaseCommand):
@@ -26,6 +26,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the word that 0.1.2 took, and what one run may do differently from the settings."""
         parser.add_argument("test", nargs="?", choices=["test"], help="Accepted as ever; it changes nothing.")
+        parser.add_argument("--using", metavar="ALIAS", help="Drain the queue of this mailer, all of it, and no other.")
         parser.add_argument("--limit", type=_count, metavar="N", help="Try at most N messages.")
         parser.add_argument("--time-limit", type=_seconds, metavar="S", help="Begin no message after S seconds.")
         parser.add_argument("--workers", type=_count, metavar="N", help="Open at most N connections.")
@@ -42,24 +43,24 @@ class Command(BaseCommand):
         stop = StopRequest()
         drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop)
         with stopping_on_signals(stop):
-            self._drain(drain, options["expire"], options["loop"])
+            self._drain(drain, options)
             while options["loop"] and not stop.wait(options["interval"]):
-                self._drain(drain, options["expire"], options["loop"])
+                self._drain(drain, options)
         if stop.forced_by is not None:
             sys.exit(128 + stop.forced_by)
 
-    def _drain(self, options: DrainOptions, expire: float | None, loop: bool) -> None:
-        backends = backends_to_drain()
-        if not backends:
-            self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
+    def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> None:
+        # 0.1.2's subclasses may take no argument but this one.
+        expire = [] if options["expire"] is None else [options["expire"]]
         results: list[tuple[int, int, int]] = []
         try:
-            for backend in backends:
-                backend.options = options
-                # 0.1.2's subclasses may take no argument but this one.
-                results.append(backend.send_queued_messages(*([] if expire is None else [expire])))
+            backends = backends_to_drain(options["using"])
+            if not backends:
+                self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
+            for result in drained(backends, drain, *expire):  # an error leaves what was done before it
+                results.append(result)
         except MailQueueError as error:
-            if not loop:
+            if not options["loop"]:
                 raise CommandError(str(error)) from error
             self.stderr.write(str(error))
         self._print(results)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
+from time import monotonic
 from typing import Concatenate, ParamSpec, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
@@ -20,6 +22,8 @@ R = TypeVar("R")
 
 #: How often a call is begun that loses against others each time.
 ATTEMPTS = 4
+#: Seconds after which a sender's call is not begun again.
+PATIENCE = 1.0
 #: SQLSTATE of a serialization failure and of a deadlock.
 LOST_STATES = {"40001", "40P01"}
 #: MySQL's number for a deadlock.
@@ -31,10 +35,18 @@ def bordered(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, 
 
     The method is one statement or one transaction, not two: what is committed must not be done again.
     """
+    return _bordered(method, math.inf)
 
+
+def bordered_for_senders(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, P], R]:
+    """As bordered(), but somebody waits for it: what has waited for the database's own timeout is not done again."""
+    return _bordered(method, PATIENCE)
+
+
+def _bordered(method: Callable[Concatenate[Q, P], R], patience: float) -> Callable[Concatenate[Q, P], R]:
     @wraps(method)
     def call(queue: Q, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        attempts = ATTEMPTS
+        attempts, until = ATTEMPTS, monotonic() + patience
         while True:
             attempts -= 1
             try:
@@ -42,7 +54,7 @@ def bordered(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, 
             except ConnectionDoesNotExist as error:
                 raise _no_such_alias() from error
             except Error as error:
-                if not (attempts and _may_be_repeated(error)):
+                if not (attempts and monotonic() < until and _may_be_repeated(error)):
                     raise _unavailable(queue, error) from error
 
     return call
@@ -51,8 +63,8 @@ def bordered(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, 
 def _may_be_repeated(error: Error) -> bool:
     """Tell whether all was undone because others were faster; a caller's transaction cannot be begun again here.
 
-    SQLite's "database is locked" is among it: it wakes those who wait at random, so that under load one of
-    them can wait longer than its timeout although the lock is free all the time.
+    SQLite's "database is locked" is among it: it wakes those who wait at random, so that under load one of them can
+    wait longer than its timeout although the lock is free all the time.
     """
     if connections[conf.MAIL_QUEUE_DATABASE].in_atomic_block:
         return False

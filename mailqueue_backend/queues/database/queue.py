@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from copy import copy
 from datetime import timedelta
 from typing import cast
 from uuid import uuid4
@@ -13,7 +14,7 @@ from django.db.models.expressions import Combinable
 
 from ...settings import conf
 from ..base import Counts, MessageQueue, Reservation
-from .border import bordered
+from .border import bordered, bordered_for_senders
 from .models import DEFERRED, DUE, RESERVED, Now, QueuedMessage, QueuedMessageQuerySet
 
 #: The key of the row and the random word in it.
@@ -36,6 +37,9 @@ class Queue(MessageQueue):
     cannot turn one that has read into one that writes while others write, and who holds its lock keeps others waiting.
     """
 
+    #: reserve() takes expired leases as well.
+    _expired = True
+
     @property
     def parallel(self) -> bool:
         """Tell whether other threads see the queue: not in an open transaction of ours, nor in a database in memory."""
@@ -45,7 +49,7 @@ class Queue(MessageQueue):
 
     # queue-front's surface
 
-    @bordered
+    @bordered_for_senders
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads at the tail, all or nothing, as a part of the caller's transaction if there is one."""
         with transaction.atomic(using=self._alias):
@@ -77,7 +81,7 @@ class Queue(MessageQueue):
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        return self._borrow(self._mine.due(), lease)
+        return self._borrow(self._due, lease)
 
     @bordered
     def ack(self, reservation: Reservation) -> bool:
@@ -104,6 +108,12 @@ class Queue(MessageQueue):
         buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
         return bool(self._held(reservation).update(**buried))
 
+    def without_expired(self) -> Queue:
+        """Give the same queue, where reserve() takes rows without a receipt alone."""
+        duplicate = copy(self)
+        duplicate._expired = False
+        return duplicate
+
     # rows
 
     @property
@@ -117,6 +127,11 @@ class Queue(MessageQueue):
     @property
     def _mine(self) -> QueuedMessageQuerySet:
         return self._all.filter(queue=self.name)
+
+    @property
+    def _due(self) -> QueuedMessageQuerySet:
+        due = self._mine.due()
+        return due if self._expired else due.filter(receipt=None)
 
     def _held(self, reservation: Reservation) -> QueuedMessageQuerySet:
         pk, word = cast(Receipt, reservation.receipt)
@@ -143,10 +158,9 @@ class Queue(MessageQueue):
 
     @bordered
     def _ack_and_claim(self, reservation: Reservation, lease: float) -> tuple[bool, Receipt | None]:
-        due = self._mine.due()
-        candidates = self._candidates(due)
+        candidates = self._candidates(self._due)
         with transaction.atomic(using=self._alias):
-            return bool(self._held(reservation).remove()), self._claim(due, candidates, lease)
+            return bool(self._held(reservation).remove()), self._claim(self._due, candidates, lease)
 
     def _candidates(self, rows: QueuedMessageQuerySet) -> Collection[int]:
         """Look which rows are first. Where the database can, it locks the first one that nobody else has locked.

@@ -1,0 +1,43 @@
+"""Kill drains and count the mail: ``python -m tests.kill --engine redis --messages 3000 --kills 100 --drains 3``.
+
+Exits with 1 when a message was lost, or one copy more arrived than a kill can explain.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser
+
+import django
+from django.test.utils import setup_databases, teardown_databases
+
+
+def main() -> int:
+    """Run what the command line says, on a database of its own."""
+    from tests.kill.children import ENGINES, database
+    from tests.kill.harness import Plan, run
+
+    parser = ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser.add_argument("--engine", choices=ENGINES, required=True)
+    parser.add_argument("--messages", type=int, default=3000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--drains", type=int, default=1, help="processes that drain at once")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--old", metavar="DIRECTORY", default="", help="where another release is installed")
+    plan = Plan(**vars(parser.parse_args()))
+    databases = setup_databases(verbosity=0, interactive=False, aliases={"default", database(plan.engine)})
+    try:
+        ledger = run(plan)
+    finally:
+        teardown_databases(databases, verbosity=0)
+    print(f"{plan.engine}, {plan.drains} drain(s) at once: {ledger}")
+    for fault in ledger.faults():
+        print(fault)
+    return bool(ledger.faults())
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
+    sys.exit(main())

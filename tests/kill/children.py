@@ -1,0 +1,86 @@
+"""Child processes of a test: real ones, that can be stopped, killed and looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from django.db import connections
+from django.test import override_settings
+
+from mailqueue_backend.queues import open_queue
+from mailqueue_backend.queues.base import MessageQueue
+from tests import services
+from tests.takers import WARNINGS
+
+TOP = Path(__file__).parents[2]
+#: The arguments of a drain.
+DRAIN = ("-m", "django", "process_mail_queue")
+
+ENGINES = ("redis", "sqlite", "postgresql", "mariadb")
+_DATABASE_KEYS = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
+
+
+def database(engine: str) -> str:
+    """Give the alias of an engine's database in this process."""
+    return engine if engine in ("postgresql", "mariadb") else "default"
+
+
+class Site:
+    """A site with a queue of its own: its settings in this process, and in child processes."""
+
+    def __init__(self, engine: str, **settings: Any) -> None:
+        self.engine = engine
+        self.settings = {"MAIL_QUEUE_NAME": f"{services.PREFIX}_{uuid4().hex[:8]}", **settings}
+        if engine == "redis":
+            self.settings["QUEUE_BACKEND"] = "redisd"
+
+    def here(self) -> Any:
+        """Make this process the site's, for as long as Django's override_settings() holds."""
+        return override_settings(MAIL_QUEUE_DATABASE=database(self.engine), **self.settings)
+
+    def queue(self, suffix: str = "") -> MessageQueue:
+        """Open its queue, or that with the suffix; while it is here()."""
+        return open_queue(self.settings["MAIL_QUEUE_NAME"] + suffix)
+
+    def spawn(self, *arguments: str, package: str = "", port: int = 9, **options: Any) -> subprocess.Popen[str]:
+        """Start a Python of the site that knows a mail server's port.
+
+        ``package`` is a directory with another release of this package.
+        """
+        environ = {
+            **os.environ,
+            # Not measured: who is killed writes no coverage, and measuring would slow down what is to be killed.
+            "COVERAGE_PROCESS_START": "",
+            "COVERAGE_PROCESS_CONFIG": "",
+            "PYTHONPATH": os.pathsep.join(filter(None, [package, str(TOP)])),
+            "DJANGO_SETTINGS_MODULE": "tests.kill.settings",
+            "TEST_CHILD_SETTINGS": json.dumps({**self.settings, **self._engine(), "EMAIL_PORT": port}),
+        }
+        warnings = ["-W", "ignore"] if package else WARNINGS
+        return subprocess.Popen([sys.executable, *warnings, *arguments], env=environ, text=True, **options)
+
+    def _engine(self) -> dict[str, Any]:
+        if self.engine == "redis":
+            return {"QUEUE_REDIS_CONNECTION": services.REDIS}
+        settings = connections[database(self.engine)].settings_dict
+        return {
+            "INSTALLED_APPS": ["mailqueue_backend", "mailqueue_backend.queues.database"],
+            "DATABASES": {"default": {key: str(settings[key]) for key in _DATABASE_KEYS}},
+        }
+
+    def wait_until_due(self) -> None:
+        """Wait until nothing is in a hand any more, a dead one's included."""
+        while self.queue().counts().reserved:
+            time.sleep(0.05)
+
+    def wait_until_empty(self) -> None:
+        """Wait until nothing is left, in whose hands ever."""
+        while any(self.queue().counts()[:4]):
+            time.sleep(0.05)

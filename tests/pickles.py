@@ -1,0 +1,66 @@
+"""Pickles put together by hand: what no pickler writes, but a stranger may."""
+
+from __future__ import annotations
+
+from mailqueue_backend.legacy.machine import Name
+
+PYTHON3 = b"\x80\x03"
+NONE, STOP, MARK = b"N", b".", b"("
+EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT = b")", b"]", b"}"
+#: A naive datetime of 2026.
+CREATED = b"cdatetime\ndatetime\nC\x0a\x07\xea\x0b\x17\x14\x1f\x21\x07\xc9k\x85R"
+MESSAGE = Name("django.core.mail.message", "EmailMessage")
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def data(value: bytes) -> bytes:
+    return b"B" + len(value).to_bytes(4, "little") + value
+
+
+def name(module: str, qualified: str) -> bytes:
+    return f"c{module}\n{qualified}\n".encode()
+
+
+def dotted(module: str, qualified: str) -> bytes:
+    """Name something by protocol 4, which follows the dots."""
+    return text(module) + text(qualified) + b"\x93"
+
+
+def mapping(**items: bytes) -> bytes:
+    return EMPTY_DICT + MARK + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+def sequence(*items: bytes) -> bytes:
+    return EMPTY_LIST + MARK + b"".join(items) + b"e"
+
+
+def members(*items: bytes) -> bytes:
+    return MARK + b"".join(items) + b"t"
+
+
+def called(maker: bytes, *arguments: bytes) -> bytes:
+    return maker + members(*arguments) + b"R"
+
+
+def built(maker: bytes, **state: bytes) -> bytes:
+    return maker + EMPTY_TUPLE + b"\x81" + mapping(**state) + b"b"
+
+
+def message(maker: bytes = name(*MESSAGE), **attributes: bytes) -> bytes:
+    """Describe a message; ``attributes`` are opcodes that leave a value on the stack."""
+    stock = {"subject": text("S"), "body": text("B"), "from_email": text("a@example.com")}
+    return built(maker, **{**stock, "to": sequence(text("b@example.com")), **attributes})
+
+
+def payload(email: bytes = message(), created: bytes = CREATED, head: bytes = PYTHON3, **extra: bytes) -> bytes:
+    """Write 0.1.2's dict; ``extra`` as for message()."""
+    return head + mapping(email=email, created=created, **extra) + STOP
+
+
+def bodied(body: bytes) -> bytes:
+    """Write 0.1.2's dict with a message of this body."""
+    return payload(message(body=body))

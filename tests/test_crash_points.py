@@ -1,0 +1,199 @@
+"""What a drain leaves behind that dies at a given point, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import subprocess
+import tempfile
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.test import TransactionTestCase, tag
+
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from tests import services
+from tests.cases import enqueue
+from tests.kill.children import Site
+from tests.kill.crashes import STATUS
+from tests.kill.server import MailServer, Port, header
+
+#: Seconds: for one process, and for many at once, all of which must reach their point.
+LEASE, LONG_LEASE = 2, 6
+
+#: Point -> copies that have arrived when the drain has died there, and in the end.
+DELIVERY = {
+    "after reserve": (0, 1),
+    "before banner": (0, 1),
+    "after banner": (0, 1),
+    "before EHLO": (0, 1),
+    "after EHLO": (0, 1),
+    "before MAIL": (0, 1),
+    "after MAIL": (0, 1),
+    "before RCPT": (0, 1),
+    "after RCPT": (0, 1),
+    "before DATA": (0, 1),
+    "after DATA": (0, 1),
+    # The server has it, and the queue does not know: the one extra copy.
+    "before dot": (1, 2),
+    "after dot": (1, 2),
+    "before ack": (1, 2),
+    "after ack": (1, 1),
+    "before QUIT": (1, 1),
+    "after QUIT": (1, 1),
+}
+#: Point -> whether a message that was refused for now is due at once. In the end it arrives once.
+REQUEUE = {"before release": False, "before the insert of a release": False, "after release": True}
+#: Point -> lines about a message that is given up, when the drain has died, and in the end.
+DISCARD = {
+    "before the line": (0, 1),
+    "before rotation": (0, 1),
+    "before the last step of rotation": (0, 1),
+    "after rotation": (0, 1),
+    # The line is written before the message leaves the queue: rather twice than never.
+    "after the line": (1, 2),
+    "before ack": (1, 2),
+    "after ack": (1, 1),
+}
+#: What is in the log, and in those that were rotated before.
+OLDER_LINES = [f"{name} line {'x' * 300}" for name in ("first", "second", "third")]
+
+
+class Case:
+    """A site with one message, whose subject is the point, and a drain that dies there."""
+
+    def __init__(self, engine: str, point: str, directory: str, lease: float) -> None:
+        self.point = point
+        self.log = Path(directory, f"{point}.log")
+        for number, line in enumerate(OLDER_LINES):
+            Path(f"{self.log}.{number}" if number else self.log).write_text(f"{line}\n")
+        log = {"FILENAME": str(self.log), "FILE_MAXBYTES": 200, "FILE_BACKUP": 5}
+        self.site = Site(engine, MAIL_QUEUE_LEASE=lease, **{f"MAIL_QUEUE_LOG_{key}": log[key] for key in log})
+
+    def start(self, port: Port) -> None:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = self.site.spawn("-m", "tests.kill.crashes", self.point, port=port.number, **quiet)
+
+    def drain(self, port: Port) -> None:
+        """Drain in this process, as soon as nothing is in a dead hand any more."""
+        with self.site.here():
+            self.site.wait_until_due()
+            QueuedEmailBackend(host="127.0.0.1", port=port.number).send_queued_messages()
+
+    def counts(self) -> tuple[int, ...]:
+        with self.site.here():
+            return self.site.queue().counts()
+
+    def lines(self) -> list[str]:
+        """Give the lines of the log and of those that were rotated."""
+        return [line for file in self.log.parent.glob(f"{self.log.name}*") for line in file.read_text().splitlines()]
+
+
+class RequeueContract:
+    """What each engine does for itself: a release is done, or it is not; the subclasses say which engine."""
+
+    engine: str
+    #: Points that the engine does not have.
+    lacks = frozenset[str]()
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        self.server = MailServer()
+        self.addCleanup(self.server.close)
+        self.port = self.server.listen()
+        quiet = logging.NullHandler()
+        logging.getLogger("mailqueue_backend").addHandler(quiet)
+        self.addCleanup(logging.getLogger("mailqueue_backend").removeHandler, quiet)
+
+    def crash(self, points: Collection[str], port: Port, payload: bytes | None = None, **kwargs: Any) -> list[Case]:
+        """Let a drain die at each of the points, all at the same time."""
+        lease = LEASE if len(points) == 1 else LONG_LEASE
+        cases = [Case(self.engine, point, self.directory, lease) for point in points]
+        for case in cases:
+            with case.site.here():
+                case.site.queue().write(payload) if payload else enqueue(case.point, **kwargs)
+            case.start(port)
+        statuses = {case.point: case.process.wait() for case in cases}
+        self.assertEqual(statuses, dict.fromkeys(statuses, STATUS))
+        return cases
+
+    def copies(self, case: Case) -> list[bytes]:
+        return [arrival for arrival in self.server.accepted if header(arrival, "Subject") == case.point]
+
+    def assertSameMessage(self, copies: list[bytes]) -> None:
+        self.assertEqual(len({(header(copy, "Message-ID"), header(copy, "Date")) for copy in copies}), 1)
+        self.assertTrue(header(copies[0], "Message-ID"))
+
+    @tag("slow")
+    def test_message_that_is_requeued(self) -> None:
+        busy = self.server.listen(replies={"RCPT": "450 later"})
+        for point in REQUEUE.keys() - self.lacks:
+            with self.subTest(point):
+                (case,) = self.crash([point], busy)
+                self.assertEqual(case.counts()[:2], (1, 1) if REQUEUE[point] else (0, 0))
+                case.drain(self.port)
+                self.assertEqual((len(self.copies(case)), case.counts()), (1, (0, 0, 0, 0, 0)))
+
+
+class CrashContract(RequeueContract):
+    """What does not depend on the engine; one that is a server, and one that is a file."""
+
+    @tag("slow")
+    def test_message_that_is_delivered(self) -> None:
+        for case in self.crash(DELIVERY, self.port):
+            with self.subTest(case.point):
+                before = len(self.copies(case))
+                case.drain(self.port)
+                self.assertEqual((before, len(self.copies(case))), DELIVERY[case.point])
+                self.assertEqual(case.counts(), (0, 0, 0, 0, 0))
+                self.assertSameMessage(self.copies(case))
+
+    @tag("slow")
+    def test_message_that_is_given_up(self) -> None:
+        refusing = self.server.listen(replies={"RCPT": "550 no"})
+        for case in self.crash(DISCARD, refusing, created=datetime.now() - timedelta(days=2)):
+            with self.subTest(case.point):
+                before = sum(case.point in line for line in case.lines())
+                case.drain(refusing)
+                self.assertEqual((before, sum(case.point in line for line in case.lines())), DISCARD[case.point])
+                self.assertLess(set(OLDER_LINES), set(case.lines()))
+                self.assertEqual(case.counts(), (0, 0, 0, 0, 0))
+
+
+@services.needs("Redis", services.redis_answers())
+class RedisTests(CrashContract, TransactionTestCase):
+    engine = "redis"
+    #: A release is one script.
+    lacks = frozenset({"before the insert of a release"})
+
+    @tag("slow")
+    def test_payload_of_an_old_release(self) -> None:
+        email = EmailMessage("before dot", "Body", "from@example.com", ["to@example.com"])
+        payload = pickle.dumps({"email": email, "created": datetime.now() - timedelta(seconds=10)})
+        (case,) = self.crash(["before dot"], self.port, payload)
+        case.drain(self.port)
+        self.assertEqual(len(self.copies(case)), 2)
+        self.assertSameMessage(self.copies(case))
+
+
+class SQLiteTests(CrashContract, TransactionTestCase):
+    engine = "sqlite"
+
+
+@services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
+class PostgreSQLTests(RequeueContract, TransactionTestCase):
+    engine = "postgresql"
+    databases = {"postgresql"}
+
+
+@services.needs("MariaDB", "mariadb" in settings.DATABASES)
+class MariaDBTests(RequeueContract, TransactionTestCase):
+    engine = "mariadb"
+    databases = {"mariadb"}

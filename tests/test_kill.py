@@ -1,0 +1,172 @@
+"""Nothing is lost when a process dies: real drains, killed or stopped while mail is going out, on each engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from typing import Any
+from unittest import skipUnless
+
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.test import TransactionTestCase, tag
+
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from tests import services
+from tests.cases import enqueue, message
+from tests.kill.children import DRAIN, Site
+from tests.kill.harness import Plan, run
+from tests.kill.messages import Deadly
+from tests.kill.server import MailServer, header
+
+OLD_RELEASE = os.environ.get("TEST_OLD_RELEASE", "")
+
+needs_redis = services.needs("Redis", services.redis_answers())
+needs_postgresql = services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
+needs_mariadb = services.needs("MariaDB", "mariadb" in settings.DATABASES)
+
+
+class Noting(EmailMessage):
+    """A message that notes how many helpers are at work when it is rendered."""
+
+    helpers: list[int] = []
+
+    def message(self, **kwargs: Any) -> Any:
+        self.helpers.append(sum(thread.name.startswith("mailqueue-worker") for thread in threading.enumerate()))
+        return super().message(**kwargs)
+
+
+class KillContract:
+    """What each engine with leases promises; the subclasses say which."""
+
+    engine: str
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = MailServer()
+        self.addCleanup(self.server.close)
+
+    def make_site(self, lease: float = 2) -> Site:
+        site = Site(self.engine, MAIL_QUEUE_LEASE=lease)
+        override = site.here()
+        override.enable()
+        self.addCleanup(override.disable)
+        return site
+
+    def arrived(self, name: str = "Subject") -> list[str]:
+        return [header(arrival, name) for arrival in self.server.accepted]
+
+    # killed
+
+    @tag("slow")
+    def test_drains_that_are_killed_lose_nothing(self) -> None:
+        for drains in (1, 3):
+            with self.subTest(drains=drains):
+                ledger = run(Plan(self.engine, messages=300, kills=10, drains=drains, seed=drains))
+                self.assertEqual(ledger.faults(), [], ledger)
+                self.assertEqual(ledger.waiting, 0, ledger)
+                self.assertGreater(ledger.kills, 5)
+
+    @tag("slow")
+    def test_message_that_kills_is_set_aside_and_those_around_it_go_out(self) -> None:
+        site, port = self.make_site(), self.server.listen(delay=0.02)
+        fine = [message(f"message {number}") for number in range(80)]
+        QueuedEmailBackend().send_messages([*fine[:20], Deadly("deadly", to=["to@example.com"]), *fine[20:]])
+        statuses, errors = [], ""
+        while site.queue().counts().waiting:
+            drain = site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            errors = drain.communicate()[1]
+            statuses.append(drain.returncode)
+            site.wait_until_due()
+        self.assertEqual(statuses, [9, 9, 9, 0])
+        self.assertIn("it was in hand in 3 processes that died", errors)
+        self.assertEqual(site.queue("_DEAD").counts().due, 1)
+        self.assertEqual(set(self.arrived()), {one.subject for one in fine})
+
+    def test_no_helper_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
+        site, port = self.make_site(), self.server.listen()
+        messages = [Noting(str(number), to=["to@example.com"]) for number in range(60)]
+        QueuedEmailBackend().send_messages(messages[:1])
+        site.queue().reserve(0.05)
+        time.sleep(0.1)
+        QueuedEmailBackend().send_messages(messages[1:])
+        Noting.helpers.clear()
+        QueuedEmailBackend(host="127.0.0.1", port=port.number).send_queued_messages()
+        self.assertEqual(self.arrived()[0], "0")
+        self.assertEqual(Noting.helpers[0], 0)
+        self.assertEqual((len(Noting.helpers), max(Noting.helpers)), (60, 2))
+
+    # stopped
+
+    @tag("slow")
+    def test_drain_that_was_stopped_past_its_lease_is_told_so(self) -> None:
+        site, port, other = self.make_site(lease=1), self.server.listen(hold="dot"), self.server.listen()
+        enqueue("a")
+        stopped = site.spawn(*DRAIN, port=port.number, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertTrue(port.holding.wait(30))
+        stopped.send_signal(signal.SIGSTOP)
+        site.wait_until_due()
+        site.spawn(*DRAIN, port=other.number, stdout=subprocess.DEVNULL).wait()
+        port.let_go()
+        stopped.send_signal(signal.SIGCONT)
+        self.assertIn("after its lease of 1 s had ended", stopped.communicate(timeout=30)[1])
+        self.assertEqual((stopped.returncode, self.arrived()), (0, ["a", "a"]))
+        self.assertEqual(len(set(self.arrived("Message-ID"))), 1)
+        self.assertEqual(site.queue().counts()[:4], (0, 0, 0, 0))
+
+
+@needs_redis
+class RedisTests(KillContract, TransactionTestCase):
+    engine = "redis"
+
+    @skipUnless(OLD_RELEASE, "TEST_OLD_RELEASE does not name a directory with 0.1.2")
+    def test_harness_sees_the_old_release_lose(self) -> None:
+        ledger = run(Plan("redis", messages=200, kills=10, old=OLD_RELEASE))
+        self.assertGreater(ledger.lost, 0, ledger)
+        self.assertEqual((ledger.accepted, ledger.unexpected), (200, 0), ledger)
+
+
+class SQLiteTests(KillContract, TransactionTestCase):
+    engine = "sqlite"
+
+    # what does not depend on the engine
+
+    @tag("slow")
+    def test_message_that_kills_costs_no_copy_where_there_is_one_worker(self) -> None:
+        site, port = self.make_site(lease=1), self.server.listen()
+        QueuedEmailBackend().send_messages([message("a"), Deadly("deadly", to=["to@example.com"]), message("b")])
+        for _ in range(4):
+            site.wait_until_due()
+            site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+        self.assertEqual((self.arrived(), site.queue("_DEAD").counts().due), (["a", "b"], 1))
+
+    @tag("slow")
+    def test_nobody_else_delivers_before_a_slow_delivery_is_cut_off(self) -> None:
+        overlaps: list[bool] = []
+        port = self.server.listen(hold="dot")
+        other = self.server.listen(heard=lambda step: overlaps.append(bool(port.connections)))
+        site = self.make_site(lease=2)
+        enqueue("a")
+        slow = site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.assertTrue(port.holding.wait(30))
+        loop = site.spawn(*DRAIN, "--loop", "--interval=0.05", port=other.number, stdout=subprocess.DEVNULL)
+        slow.wait()
+        site.wait_until_empty()
+        loop.terminate()
+        self.assertEqual((loop.wait(), self.arrived()), (0, ["a", "a"]))
+        self.assertEqual(set(overlaps), {False})
+
+
+@needs_postgresql
+class PostgreSQLTests(KillContract, TransactionTestCase):
+    engine = "postgresql"
+    databases = {"postgresql"}
+
+
+@needs_mariadb
+class MariaDBTests(KillContract, TransactionTestCase):
+    engine = "mariadb"
+    databases = {"mariadb"}
