@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ from django.test import TransactionTestCase, tag
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests import services
 from tests.cases import enqueue
-from tests.kill.children import Site
+from tests.kill.children import Site, quieten
 from tests.kill.crashes import STATUS
 from tests.kill.server import MailServer, Port, header
 
@@ -108,9 +107,7 @@ class RequeueContract:
         self.server = MailServer()
         self.addCleanup(self.server.close)
         self.port = self.server.listen()
-        quiet = logging.NullHandler()
-        logging.getLogger("mailqueue_backend").addHandler(quiet)
-        self.addCleanup(logging.getLogger("mailqueue_backend").removeHandler, quiet)
+        quieten(self)
 
     def crash(self, points: Collection[str], port: Port, payload: bytes | None = None, **kwargs: Any) -> list[Case]:
         """Let a drain die at each of the points, all at the same time."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from typing import Any
 from unittest import mock, skipUnless
 
@@ -96,6 +98,24 @@ class NotifyingBackend(RecordingBackend):
         return super().send_messages(email_messages)
 
 
+class SlowBackend(RecordingBackend):
+    """Notes by which thread it is used; slow enough that the other workers get a turn."""
+
+    used: set[tuple[RecordingBackend, int]] = set()
+
+    def send_messages(self, email_messages: Any) -> int:
+        self.used.add((self, threading.get_ident()))
+        time.sleep(0.01)
+        return super().send_messages(email_messages)
+
+
+class IdleBackend(RecordingBackend):
+    """Sends nothing, and says so."""
+
+    def send_messages(self, email_messages: Any) -> int:
+        return 0
+
+
 class SiteRelay(QueuedEmailBackend):
     """A site's subclass."""
 
@@ -180,6 +200,13 @@ class EmailBackendTests(RecordingMixin):
             process_mail_queue()
         self.assertIn("it hung up", logged.output[0])
 
+    @override_settings(MAIL_QUEUE_DELIVERY_BACKEND=f"{HERE}.IdleBackend")
+    def test_message_that_was_not_sent_is_requeued_with_a_line_that_says_so(self) -> None:
+        self.send("a")
+        with self.assertLogs(DELIVERY) as logged:
+            self.assertIn("0 messages sent and 0 messages discarded out of 1", process_mail_queue())
+        self.assertIn("nobody to send it to, or not sent", logged.output[0])
+
     def test_subclass_is_drained_as_itself(self) -> None:
         with override_settings(EMAIL_BACKEND=f"{HERE}.SiteRelay"):
             self.send("a")
@@ -212,15 +239,16 @@ class EmailBackendTests(RecordingMixin):
 
 
 class WorkersTests(TransactionTestCase):
-    @override_settings(EMAIL_BACKEND=RELAY, MAIL_QUEUE_DELIVERY_BACKEND=f"{HERE}.RecordingBackend")
+    @override_settings(EMAIL_BACKEND=RELAY, MAIL_QUEUE_DELIVERY_BACKEND=f"{HERE}.SlowBackend")
     def test_each_worker_has_a_connection_of_its_own(self) -> None:
-        with mock.patch.object(RecordingBackend, "calls", []) as calls:
+        with mock.patch.object(RecordingBackend, "calls", []) as calls, mock.patch.object(SlowBackend, "used", set()):
             for number in range(60):
                 message(str(number)).send()
             process_mail_queue()
+            backends, threads = map(set, zip(*SlowBackend.used, strict=True))
+            self.assertEqual((len(SlowBackend.used), len(backends), len(threads)), (3, 3, 3))
         self.assertEqual(sorted(word for word in calls if word.isdigit()), sorted(map(str, range(60))))
-        self.assertLessEqual(calls.count("open"), 3)
-        self.assertEqual(calls.count("open"), calls.count("close"))
+        self.assertEqual((calls.count("open"), calls.count("close")), (3, 3))
 
 
 class OntoSMTPTests(MailTestCase):

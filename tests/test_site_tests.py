@@ -115,6 +115,12 @@ class MailersTests(TestCase):
             self.assertEqual(deliver_to_outbox(), (2, 0, 2))
         self.assertEqual([(sent.subject, sent.sent_using) for sent in mail.outbox], [("a", "default"), ("b", "news")])
 
+    def test_message_that_names_no_mailer_is_delivered(self) -> None:
+        with override_settings(EMAIL_BACKEND=BACKEND):
+            message("a").send()
+        with override_settings(MAILERS=self.SITE):
+            self.assertEqual(deliver_to_outbox(), (1, 0, 1))
+
     def test_mailers_may_be_locmem_again(self) -> None:
         with override_settings(MAILERS=self.SITE):
             message("b").send(using="news")

@@ -16,6 +16,7 @@ from ..settings import conf
 from .deadlines import Watchdog
 from .outcomes import Report
 from .quota import Quota
+from .retrying import persist
 from .routes import Backend, Routes
 from .worker import Worker
 
@@ -42,7 +43,7 @@ class Drain:
     def run(self) -> Report:
         """Try each message that is due now. Raises QueueUnavailable when the queue fails for good."""
         options = self.backend.options
-        self.report.length = self.backend.que.counts().due
+        self.report.length = persist(self.backend.que.counts).due
         self._quota = Quota(self.report.length, options)
         with Watchdog(options.stop) as watchdog:
             self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)

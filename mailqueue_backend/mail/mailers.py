@@ -73,10 +73,10 @@ def queueing_mailers() -> tuple[dict[str | None, Any], list[ConfigurationError]]
 
 
 def with_unnamed(mailers: dict[str | None, Any], queue_name: str) -> dict[str | None, Any]:
-    """Add, as None, the mailer of what is in this queue and names none: the default one if it queues there.
+    """Add, as None, the mailer of what is in this queue and names none: the only one that queues there, or the default.
 
-    Else the only one that does. Where there are several, none is added: it would be a guess.
+    Where there are several, and the default is not among them, none is added: it would be a guess.
     """
     here = {alias: backend for alias, backend in mailers.items() if backend.queue_name == queue_name}
-    alias = DEFAULT_ALIAS if DEFAULT_ALIAS in here or len(here) != 1 else next(iter(here))
+    alias = next(iter(here)) if len(here) == 1 else DEFAULT_ALIAS
     return {**mailers, None: here[alias]} if alias in here else {**mailers}

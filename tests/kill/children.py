@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 from uuid import uuid4
 
 from django.db import connections
@@ -24,6 +26,8 @@ TOP = Path(__file__).parents[2]
 DRAIN = ("-m", "django", "process_mail_queue")
 
 ENGINES = ("redis", "sqlite", "postgresql", "mariadb")
+#: QUEUE_BACKEND; the other engines are databases.
+_BACKENDS = {"redis": "redisd", "spool": "tests.kill.spool", "dummy": "dummy"}
 _DATABASE_KEYS = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
@@ -32,14 +36,21 @@ def database(engine: str) -> str:
     return engine if engine in ("postgresql", "mariadb") else "default"
 
 
+def quieten(test: TestCase) -> None:
+    """Keep off the console what the package logs about failures that the test makes."""
+    logger, handler = logging.getLogger("mailqueue_backend"), logging.NullHandler()
+    logger.addHandler(handler)
+    test.addCleanup(logger.removeHandler, handler)
+
+
 class Site:
     """A site with a queue of its own: its settings in this process, and in child processes."""
 
     def __init__(self, engine: str, **settings: Any) -> None:
         self.engine = engine
         self.settings = {"MAIL_QUEUE_NAME": f"{services.PREFIX}_{uuid4().hex[:8]}", **settings}
-        if engine == "redis":
-            self.settings["QUEUE_BACKEND"] = "redisd"
+        if engine in _BACKENDS:
+            self.settings["QUEUE_BACKEND"] = _BACKENDS[engine]
 
     def here(self) -> Any:
         """Make this process the site's, for as long as Django's override_settings() holds."""
@@ -67,7 +78,7 @@ class Site:
         return subprocess.Popen([sys.executable, *warnings, *arguments], env=environ, text=True, **options)
 
     def _engine(self) -> dict[str, Any]:
-        if self.engine == "redis":
+        if self.engine in _BACKENDS:
             return {"QUEUE_REDIS_CONNECTION": services.REDIS}
         settings = connections[database(self.engine)].settings_dict
         return {

@@ -10,12 +10,15 @@ import asyncio
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 #: The steps of a session, in order; each is answered.
 STEPS = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot", "QUIT")
 _REPLIES = {"banner": "220 here", "DATA": "354 go on", "dot": "250 stored", "QUIT": "221 bye"}
+#: Seconds in which a process comes to a step, on a slow machine.
+TIMEOUT = 60
 _END = b"\r\n.\r\n"
 
 
@@ -68,9 +71,8 @@ class Port:
         self.pipelining = pipelining
         #: Seconds before each reply.
         self.delay = delay
-        #: The step that is not answered before let_go(), and whether somebody has come there.
+        #: The step that is not answered before let_go().
         self.hold = hold
-        self.holding = threading.Event()
         #: Replies that differ from those of a good server, by step.
         self.replies = {**_REPLIES, **(replies or {})}
         self._held: list[Callable[[], None]] = []
@@ -98,7 +100,14 @@ class Port:
             self.later(self.delay, call)
         else:
             self._held.append(call)
-            self.holding.set()
+
+    def wait(self, answers: int = 1) -> Port:
+        """Wait until so many answers are held back."""
+        end = time.monotonic() + TIMEOUT
+        while len(self._held) < answers:
+            assert time.monotonic() < end, f"nobody comes to {self.hold}"
+            time.sleep(0.01)
+        return self
 
     def let_go(self) -> None:
         """Answer what was not, and everything from now on."""

@@ -1,0 +1,287 @@
+"""A database that breaks off, prefers others, or is locked, at each step of a sender and of a drain: no loss."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from typing import Any
+from unittest import mock
+
+from django.conf import settings
+from django.db import Error, OperationalError, connections, transaction
+from django.test import TransactionTestCase, tag
+
+from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.queues.database.models import Now, QueuedMessage
+from tests import services
+from tests.cases import enqueue
+from tests.kill.children import DRAIN, Site, database, quieten
+from tests.kill.server import MailServer, header
+
+#: Seconds that SQLite waits for a lock where nothing else is configured.
+SQLITE_TIMEOUT = 5
+
+
+class Sabotage:
+    """Does something once, at the n-th step of a connection: a statement, or a commit."""
+
+    def __init__(self, number: int, act: Callable[[], None]) -> None:
+        self._left = number
+        self._act = act
+
+    @property
+    def done(self) -> bool:
+        return self._left <= 0
+
+    def step(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+
+    @contextmanager
+    def before_each(self, connection: Any) -> Iterator[None]:
+        """Count what the connection is about to do."""
+
+        def execute(execute: Any, *arguments: Any) -> Any:
+            self.step()
+            return execute(*arguments)
+
+        def commit() -> None:
+            self.step()
+            original()
+
+        original = connection._commit
+        with connection.execute_wrapper(execute), mock.patch.object(connection, "_commit", commit):
+            yield
+
+    @contextmanager
+    def after_each_commit(self, connection: Any) -> Iterator[None]:
+        """Count what the database has done."""
+
+        def commit() -> None:
+            original()
+            self.step()
+
+        original = connection._commit
+        with mock.patch.object(connection, "_commit", commit):
+            yield
+
+
+class StressMixin:
+    """A site on a database, and a mail server; the subclasses say which database."""
+
+    engine: str
+
+    def setUp(self) -> None:
+        super().setUp()
+        quieten(self)
+        self.server = MailServer()
+        self.addCleanup(self.server.close)
+        self.port = self.server.listen()
+        self.alias = database(self.engine)
+        self.connection = connections[self.alias]
+
+    def queue_up(self, *subjects: str) -> None:
+        """Have a site with these messages in its queue."""
+        self.site = Site(self.engine)
+        override = self.site.here()
+        override.enable()
+        self.addCleanup(override.disable)
+        enqueue(*subjects)
+
+    def drain(self) -> None:
+        QueuedEmailBackend(host="127.0.0.1", port=self.port.number).send_queued_messages()
+
+    def let_leases_end(self) -> None:
+        QueuedMessage.objects.using(self.alias).exclude(receipt=None).update(due=Now())
+
+    def assertArrived(self, *subjects: str) -> None:
+        """Each has arrived once, and nothing is left."""
+        arrived = Counter(header(arrival, "Subject") for arrival in self.server.accepted)
+        self.server.accepted.clear()
+        self.assertEqual(arrived, Counter(subjects))
+        self.assertEqual(self.site.queue().counts(), (0, 0, 0, 0, 0))
+
+    def at_each_step(self, act: Callable[[], None], check: Callable[[Sabotage], None]) -> None:
+        """Check with a sabotage of the first step, of the second, and so on, until there is no such step."""
+        for number in count(1):
+            sabotage = Sabotage(number, act)
+            with self.subTest(step=number):
+                check(sabotage)
+            if not sabotage.done:
+                break
+        self.assertGreater(number, 2)
+
+
+class StepsContract(StressMixin):
+    """What the database undoes in favour of others; SQLite's lock is one of them."""
+
+    def lose(self) -> None:
+        """Fail as the database does that has undone a transaction."""
+        raise OperationalError("database is locked")
+
+    @tag("slow")
+    def test_sender_that_loses_once_does_not_notice(self) -> None:
+        self.at_each_step(self.lose, self.check_sender_does_not_notice)
+
+    def check_sender_does_not_notice(self, sabotage: Sabotage) -> None:
+        self.queue_up()
+        with sabotage.before_each(self.connection):
+            enqueue("a")
+            enqueue("b")
+        self.assertEqual(self.site.queue().counts().due, 2)
+
+    @tag("slow")
+    def test_drain_that_loses_once_goes_on(self) -> None:
+        self.at_each_step(self.lose, self.check_drain)
+
+    def check_drain(self, sabotage: Sabotage) -> None:
+        """One drain delivers all; but what it claimed without hearing of it waits for the end of the lease."""
+        self.queue_up("a", "b", "c")
+        with sabotage.before_each(self.connection):
+            self.drain()
+        self.let_leases_end()
+        self.drain()
+        self.assertArrived("a", "b", "c")
+
+
+class ServerContract(StepsContract):
+    """A database server that ends its clients' connections."""
+
+    own_number: str
+    kill: str
+    is_alive: str
+
+    def break_off(self) -> None:
+        """Have the server end this connection."""
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            cursor.execute(self.own_number)
+            (number,) = cursor.fetchone()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.kill_elsewhere, number).result()
+
+    def kill_elsewhere(self, number: int) -> None:
+        with closing(connections[self.alias]) as connection, connection.cursor() as cursor:
+            cursor.execute(self.kill.format(number))
+            alive = True
+            while alive:
+                cursor.execute(self.is_alive.format(number))
+                alive = bool(cursor.fetchone()[0])
+
+    def lose_the_answer(self) -> None:
+        self.break_off()
+        raise OperationalError("server closed the connection unexpectedly")
+
+    @tag("slow")
+    def test_sender_is_told_of_a_broken_connection(self) -> None:
+        self.at_each_step(self.break_off, self.check_sender_is_told)
+
+    def check_sender_is_told(self, sabotage: Sabotage) -> None:
+        self.queue_up()
+        accepted = 0
+        with sabotage.before_each(self.connection):
+            for subject in "ab":
+                with suppress(QueueUnavailable):
+                    enqueue(subject)
+                    accepted += 1
+        self.assertEqual(accepted, 1 if sabotage.done else 2)
+        self.assertEqual(self.site.queue().counts().due, accepted)
+
+    @tag("slow")
+    def test_drain_goes_on_after_a_broken_connection(self) -> None:
+        self.at_each_step(self.break_off, self.check_drain)
+
+    @tag("slow")
+    def test_drain_goes_on_after_a_commit_whose_answer_was_lost(self) -> None:
+        self.at_each_step(self.lose_the_answer, self.check_drain_after_commits)
+
+    def check_drain_after_commits(self, sabotage: Sabotage) -> None:
+        self.queue_up("a", "b", "c")
+        with sabotage.after_each_commit(self.connection):
+            self.drain()
+        self.let_leases_end()
+        self.drain()
+        self.assertArrived("a", "b", "c")
+
+    def test_transaction_of_the_sender_fails_as_a_whole(self) -> None:
+        self.queue_up()
+        with self.assertRaises(QueueUnavailable), transaction.atomic(using=self.alias):
+            enqueue("a")
+            self.break_off()
+            enqueue("b")
+        self.assertEqual(self.site.queue().counts().due, 0)
+
+    def test_transaction_of_a_sender_that_looks_away_fails_as_a_whole(self) -> None:
+        self.queue_up()
+        with self.assertRaises(Error), transaction.atomic(using=self.alias):
+            enqueue("a")
+            self.break_off()
+            with suppress(QueueUnavailable):
+                enqueue("b")
+        self.connection.close()  # as Django does after a request
+        self.assertEqual(self.site.queue().counts().due, 0)
+
+
+class SQLiteTests(StepsContract, TransactionTestCase):
+    engine = "sqlite"
+
+    @tag("slow")
+    def test_writer_that_holds_the_lock(self) -> None:
+        self.queue_up("a")
+        drain = self.site.spawn(*DRAIN, port=self.port.number, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with self.locked():
+            began = time.monotonic()
+            with self.assertRaisesMessage(QueueUnavailable, "database is locked"):
+                enqueue("b")
+            self.assertLess(time.monotonic() - began, SQLITE_TIMEOUT + 1)
+            time.sleep(2)
+            self.assertIsNone(drain.poll())
+        enqueue("c")
+        _, errors = drain.communicate(timeout=60)
+        self.assertEqual(drain.returncode, 0, errors)
+        self.drain()
+        self.assertArrived("a", "c")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be somebody else, who writes and does not finish."""
+        path = self.connection.settings_dict["NAME"]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            yield
+            other.execute("ROLLBACK")
+
+
+class PostgreSQLDeadlock(Exception):
+    sqlstate = "40P01"
+
+
+@services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
+class PostgreSQLTests(ServerContract, TransactionTestCase):
+    engine = "postgresql"
+    databases = {"postgresql"}
+    own_number = "SELECT pg_backend_pid()"
+    kill = "SELECT pg_terminate_backend({})"
+    is_alive = "SELECT COUNT(*) FROM pg_stat_activity WHERE pid = {}"
+
+    def lose(self) -> None:
+        raise OperationalError("deadlock detected") from PostgreSQLDeadlock()
+
+
+@services.needs("MariaDB", "mariadb" in settings.DATABASES)
+class MariaDBTests(ServerContract, TransactionTestCase):
+    engine = "mariadb"
+    databases = {"mariadb"}
+    own_number = "SELECT CONNECTION_ID()"
+    kill = "KILL {}"
+    is_alive = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {}"
+
+    def lose(self) -> None:
+        raise OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")

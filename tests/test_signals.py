@@ -1,0 +1,250 @@
+"""SIGTERM and SIGINT to a real drain: what it finishes, what it puts back, what it prints, how it exits."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from django.core.management import CommandError, call_command
+from django.test import SimpleTestCase, TransactionTestCase, tag
+
+from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from tests.cases import BACKEND, enqueue
+from tests.kill.children import DRAIN, Site, quieten
+from tests.kill.server import MailServer, Port, header
+
+#: Seconds in which a drain ends that lets go of everything, on a slow machine.
+SOON = 10
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+class SignalsMixin:
+    """A mail server that does not answer at some step, and a drain that waits for it there."""
+
+    engine: str
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.log = Path(directory.name, "discards.log")
+        self.server = MailServer()
+        self.addCleanup(self.server.close)
+
+    def queue_up(self, *subjects: str, created: datetime | None = None, **settings: Any) -> None:
+        """Have a site with these messages in its queue."""
+        self.site = Site(self.engine, MAIL_QUEUE_LOG_FILENAME=str(self.log), **settings)
+        override = self.site.here()
+        override.enable()
+        self.addCleanup(override.disable)
+        enqueue(*subjects, created=created)
+
+    def drain(self, port: Port, *arguments: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return self.site.spawn(*DRAIN, *arguments, port=port.number, **pipes)
+
+    def drain_until(self, step: str, connections: int = 1) -> tuple[subprocess.Popen[str], Port]:
+        """Start a drain, and wait until so many of its connections get no answer at the step."""
+        port = self.server.listen(hold=step)
+        return self.drain(port), port.wait(connections)
+
+    def assertEnds(self, drain: subprocess.Popen[str], status: int, output: str) -> None:
+        began = time.monotonic()
+        printed, errors = drain.communicate(timeout=60)
+        self.assertEqual((drain.returncode, printed), (status, output), errors)
+        self.assertLess(time.monotonic() - began, SOON)
+
+    def assertDue(self, messages: int) -> None:
+        """So many can be taken at once, and were in the hand of no process that died."""
+        queue = self.site.queue()
+        self.assertEqual(queue.counts()[:4], (messages, messages, 0, 0))
+        taken = [queue.reserve(60) for _ in range(messages)]
+        self.assertEqual({one.deliveries for one in taken if one is not None}, {1})
+
+    def arrived(self) -> list[str]:
+        return [header(arrival, "Subject") for arrival in self.server.accepted]
+
+
+def summary(sent: int, length: int) -> str:
+    return f"{sent} message{'s' * (sent != 1)} sent and 0 messages discarded out of {length} messages.\n"
+
+
+class FinishTests(SignalsMixin, TransactionTestCase):
+    """The first signal."""
+
+    engine = "sqlite"
+
+    @tag("slow")
+    def test_message_in_hand_is_finished(self) -> None:
+        for number in (TERM, INT):
+            with self.subTest(number):
+                self.queue_up("a", "b", "c")
+                drain, port = self.drain_until("dot")
+                drain.send_signal(number)
+                port.let_go()
+                self.assertEnds(drain, 0, summary(1, 3))
+                self.assertDue(2)
+        self.assertEqual(self.arrived(), ["a", "a"])
+
+    @tag("slow")
+    def test_messages_in_the_hands_of_all_workers_are_finished(self) -> None:
+        self.queue_up(*map(str, range(60)))
+        drain, port = self.drain_until("dot", connections=3)
+        drain.send_signal(TERM)
+        port.let_go()
+        self.assertEnds(drain, 0, summary(3, 60))
+        self.assertEqual(len(self.arrived()), 3)
+        self.assertDue(57)
+
+    @tag("slow")
+    def test_sleep_between_two_drains_ends(self) -> None:
+        self.queue_up("a", "b")
+        drain = self.drain(self.server.listen(), "--loop", "--interval=60")
+        self.assertEqual(drain.stdout.readline(), summary(2, 2))
+        drain.send_signal(TERM)
+        self.assertEnds(drain, 0, "")
+
+    @tag("slow")
+    def test_sleep_between_two_messages_ends(self) -> None:
+        self.queue_up("a", "b", "c", MAIL_QUEUE_RATE=0.01)
+        drain, port = self.drain_until("dot")
+        port.let_go()
+        time.sleep(0.5)
+        drain.send_signal(TERM)
+        self.assertEnds(drain, 0, summary(1, 3))
+        self.assertDue(2)
+
+    @tag("slow")
+    def test_server_that_never_answers_quit_changes_nothing(self) -> None:
+        self.queue_up("a", "b")
+        drain, _ = self.drain_until("QUIT")
+        self.assertEnds(drain, 0, summary(2, 2))
+        self.assertEqual((self.arrived(), self.site.queue().counts()), (["a", "b"], (0, 0, 0, 0, 0)))
+
+
+class LetGoTests(SignalsMixin, TransactionTestCase):
+    """The second signal."""
+
+    engine = "sqlite"
+
+    @tag("slow")
+    def test_message_goes_back_at_once_wherever_the_server_hangs(self) -> None:
+        cases = [
+            ("banner", TERM, TERM),
+            ("EHLO", INT, INT),
+            ("MAIL", TERM, INT),
+            ("DATA", INT, TERM),
+            ("dot", TERM, TERM),
+        ]
+        for step, first, second in cases:
+            with self.subTest(step):
+                self.queue_up("a", "b")
+                drain, _ = self.drain_until(step)
+                drain.send_signal(first)
+                time.sleep(0.1)
+                drain.send_signal(second)
+                self.assertEnds(drain, 128 + second, summary(0, 2))
+                self.assertDue(2)
+
+    @tag("slow")
+    def test_messages_of_all_workers_go_back(self) -> None:
+        self.queue_up(*map(str, range(60)))
+        drain, _ = self.drain_until("dot", connections=3)
+        drain.send_signal(TERM)
+        time.sleep(0.1)
+        drain.send_signal(TERM)
+        self.assertEnds(drain, 143, summary(0, 60))
+        self.assertDue(60)
+
+    @tag("slow")
+    def test_message_that_has_expired_goes_back(self) -> None:
+        self.queue_up("a", "b", created=datetime.now() - timedelta(days=2))
+        drain, _ = self.drain_until("dot")
+        drain.send_signal(INT)
+        time.sleep(0.1)
+        drain.send_signal(INT)
+        self.assertEnds(drain, 130, summary(0, 2))
+        self.assertDue(2)
+        self.assertFalse(self.log.exists())
+
+    @tag("slow")
+    def test_no_lock_is_waited_for_wherever_the_signals_come(self) -> None:
+        site = Site("dummy")
+        tried = site.spawn("-m", "tests.kill.interrupts", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, errors = tried.communicate(timeout=300)
+        self.assertEqual(tried.returncode, 0, errors)
+        self.assertGreater(int(output), 200)
+
+
+class SpoolTests(SignalsMixin, SimpleTestCase):
+    """A site's own queue, which hands a message out by removing it."""
+
+    engine = "spool"
+
+    def setUp(self) -> None:
+        super().setUp()
+        quieten(self)
+        spool = tempfile.TemporaryDirectory()
+        self.addCleanup(spool.cleanup)
+        environment = mock.patch.dict("os.environ", TEST_SPOOL=spool.name)
+        environment.start()
+        self.addCleanup(environment.stop)
+
+    @tag("slow")
+    def test_first_signal_leaves_the_others_where_they_are(self) -> None:
+        self.queue_up("a", "b", "c")
+        drain, port = self.drain_until("dot")
+        self.assertEqual(len(self.site.queue()), 2)
+        drain.send_signal(TERM)
+        port.let_go()
+        self.assertEnds(drain, 0, summary(1, 3))
+        self.assertDue(2)
+
+    @tag("slow")
+    def test_second_signal_puts_the_message_back(self) -> None:
+        for number in (TERM, INT):
+            with self.subTest(number):
+                self.queue_up("a", "b", "c")
+                drain, _ = self.drain_until("dot")
+                drain.send_signal(number)
+                time.sleep(0.1)
+                drain.send_signal(number)
+                self.assertEnds(drain, 128 + number, summary(0, 3))
+                self.assertDue(3)
+
+    def test_whatever_is_raised_puts_the_message_back(self) -> None:
+        raised = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, RecursionError)
+        for error in raised:
+            for step in ("_send_queued_messages", "_failed", "_wrap"):
+                with self.subTest(error=error.__name__, step=step):
+                    self.queue_up("a", "b")
+                    self.interrupt(step, error)
+                    self.assertDue(2)
+
+    def interrupt(self, step: str, error: type[BaseException]) -> None:
+        """Drain; nobody listens, so that all fails."""
+        backend = QueuedEmailBackend(host="127.0.0.1", port=9)
+        with mock.patch.object(QueuedEmailBackend, step, side_effect=error), suppress(error):
+            backend.send_queued_messages()
+
+
+class HandlersTests(SimpleTestCase):
+    def test_handlers_are_restored_however_the_command_ends(self) -> None:
+        before = [signal.getsignal(number) for number in (TERM, INT)]
+        for error in (QueueUnavailable("down"), KeyboardInterrupt(), RuntimeError()):
+            with (
+                self.subTest(error),
+                self.settings(EMAIL_BACKEND=BACKEND),
+                mock.patch.object(QueuedEmailBackend, "send_queued_messages", side_effect=error),
+                self.assertRaises((CommandError, type(error))),
+            ):
+                call_command("process_mail_queue")
+            self.assertEqual([signal.getsignal(number) for number in (TERM, INT)], before)
