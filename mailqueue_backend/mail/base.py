@@ -170,7 +170,8 @@ class QueueingMixin(StoringMixin):
         except Exception as error:
             if not known:
                 # A server may limit its connections; that is nothing to worry about.
-                logger.log(logging.INFO if self.helping else logging.WARNING, "No connection can be made: %s", error)
+                level = logging.INFO if self.helping else logging.WARNING
+                logger.log(level, "No connection can be made: %s", error, exc_info=not self.helping)
             raise
 
     def _connect(self) -> Any:
