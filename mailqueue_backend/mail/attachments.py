@@ -41,9 +41,11 @@ def lean(message: Any) -> Any:
     attachments = [_with_token(attachment, contents) for attachment in message.attachments]
     if not contents:
         return message
-    duplicate = copy.copy(message)
-    duplicate.attachments = attachments
-    vars(duplicate)["message"] = lambda **kwargs: _Rendered(type(duplicate).message(duplicate, **kwargs), contents)
+    with_tokens = copy.copy(message)
+    with_tokens.attachments = attachments
+    # Another copy, lest it refer to itself: what it holds is to go at once.
+    duplicate = copy.copy(with_tokens)
+    vars(duplicate)["message"] = lambda **kwargs: _Rendered(with_tokens.message(**kwargs), contents)
     return duplicate
 
 
