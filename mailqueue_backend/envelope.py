@@ -47,7 +47,10 @@ def dumps(envelope: Envelope) -> bytes:
     buffer = BytesIO()
     created = _naive(envelope.created)
     _Pickler(buffer, PROTOCOL).dump({"email": envelope.email, "created": created, **envelope.extra})
-    return signature.append(buffer.getvalue())
+    with buffer.getbuffer() as pickled:  # no copy: an attachment may be big
+        trailer = signature.trailer(pickled)
+    buffer.write(trailer)
+    return buffer.getvalue()
 
 
 def sign(payload: bytes) -> bytes:
@@ -63,11 +66,11 @@ def loads(payload: bytes) -> Envelope:
     pickled, signed = signature.detach(payload)
     if signed is not None:
         signature.verify(pickled, signed)
-        content = _unpickled(pickled)
+        content = _unpickled(payload, pickled)
     elif conf.MAIL_QUEUE_UNSIGNED == "quarantine":
         raise Unreadable("it has no signature, and MAIL_QUEUE_UNSIGNED is 'quarantine'")
     else:
-        content = legacy.read(pickled)
+        content = legacy.read(payload)
     if not isinstance(content, dict) or content.get("email") is None:
         raise Unreadable("it is not a dict with a message")
     envelope = Envelope(content.pop("email"), content.pop("created", None), content)
@@ -115,18 +118,19 @@ class _Unpickler(pickle.Unpickler):
             raise UnknownClass(f"{module}.{name} cannot be imported: {type(error).__name__}") from error
 
 
-def _unpickled(pickled: bytes) -> Any:
-    if legacy.written_by_python2(pickled):
-        return legacy.read(pickled, trusted=True)
+def _unpickled(payload: bytes, pickled: bytes | memoryview) -> Any:
+    """Unpickle what is verified; the trailer that stands behind the end of the pickle is so as well."""
+    if legacy.written_by_python2(payload):
+        return legacy.read(bytes(pickled), trusted=True)
     try:
-        return _Unpickler(BytesIO(pickled)).load()
+        return _Unpickler(BytesIO(payload)).load()
     except Unreadable:
         raise
     except Exception as error:  # the site's classes may raise anything
         raise Unreadable(f"unpickling it raised {type(error).__name__}") from error
 
 
-def _complete(envelope: Envelope, pickled: bytes, ours: bool) -> None:
+def _complete(envelope: Envelope, pickled: bytes | memoryview, ours: bool) -> None:
     """Make the message whole; what we stored ourselves has a Message-ID and Date if it is to have them."""
     envelope.created = _naive(envelope.created)
     if isinstance(envelope.email, EmailMessage):

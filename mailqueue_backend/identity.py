@@ -13,7 +13,7 @@ from .settings import conf
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,63}")
 
 
-def identify(message: EmailMessage, pickled: bytes, epoch: float) -> None:
+def identify(message: EmailMessage, pickled: bytes | memoryview, epoch: float) -> None:
     """Give a message what it lacks of the two: made from the pickle and the time when it was queued.
 
     So they are the same however often, and on whatever machine, the same payload is opened and sent.

@@ -24,19 +24,27 @@ TRAILER_SIZE = len(MAGIC) + 32
 SALT = "mailqueue_backend.signature"
 
 
-def append(pickled: bytes) -> bytes:
+def append(pickled: bytes | memoryview) -> bytes:
     """Put a trailer behind a pickle."""
-    return pickled + MAGIC + _signature(pickled, conf.SECRET_KEY)
+    return b"".join((pickled, trailer(pickled)))
 
 
-def detach(payload: bytes) -> tuple[bytes, bytes | None]:
-    """Part a payload into pickle and signature; the signature is None when there is no trailer."""
+def trailer(pickled: bytes | memoryview) -> bytes:
+    """Make the trailer of a pickle."""
+    return MAGIC + _signature(pickled, conf.SECRET_KEY)
+
+
+def detach(payload: bytes) -> tuple[bytes | memoryview, bytes | None]:
+    """Part a payload into pickle and signature; the signature is None when there is no trailer.
+
+    The pickle before a signature is a view: a copy of a big attachment would be one too many.
+    """
     if payload[-TRAILER_SIZE:].startswith(MAGIC):
-        return payload[:-TRAILER_SIZE], payload[-TRAILER_SIZE + len(MAGIC) :]
+        return memoryview(payload)[:-TRAILER_SIZE], payload[-TRAILER_SIZE + len(MAGIC) :]
     return payload, None
 
 
-def verify(pickled: bytes, signature: bytes) -> None:
+def verify(pickled: bytes | memoryview, signature: bytes) -> None:
     """Raise Unreadable unless the signature was made over this pickle with SECRET_KEY or one of its fallbacks."""
     for key in (conf.SECRET_KEY, *conf.SECRET_KEY_FALLBACKS):
         # A fallback that comes from an unset environment variable is no key: everybody knows it.
@@ -45,7 +53,7 @@ def verify(pickled: bytes, signature: bytes) -> None:
     raise Unreadable("its signature was not made with SECRET_KEY or one of SECRET_KEY_FALLBACKS, or it is damaged")
 
 
-def _signature(pickled: bytes, secret: str | bytes) -> bytes:
+def _signature(pickled: bytes | memoryview, secret: str | bytes) -> bytes:
     return hmac.digest(_key(secret), pickled, "sha256")
 
 

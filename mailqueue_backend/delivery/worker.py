@@ -120,6 +120,7 @@ class Worker:
     ) -> Reservation | None:
         """Put a message back that has failed. Without a connection it did not fail itself, and may be the last."""
         payload, delay = _renewed(backend, envelope, fields)
+        envelope.email = None  # a big one is there in bytes already
         self.settler.requeue(reservation, payload, 0 if backend.unreachable else delay)
         return None if backend.unreachable and not self.routes.several else self._reserve()
 

@@ -172,7 +172,8 @@ class QueueingMixin(StoringMixin):
                 # A server may limit its connections; that is nothing to worry about.
                 level = logging.INFO if self.helping else logging.WARNING
                 alias = getattr(self, "alias", None) or DEFAULT_ALIAS
-                logger.log(level, "No connection can be made (mailer %r): %s", alias, error)
+                text = "No connection can be made (mailer %r): %s"
+                logger.log(level, text, alias, error, exc_info=not self.helping)
             raise
 
     def _connect(self) -> Any:

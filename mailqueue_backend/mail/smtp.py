@@ -14,6 +14,7 @@ from django.core.mail.backends.smtp import EmailBackend
 
 from ..delivery.deadlines import Deadline
 from ..discards import LOGGER, attach_handler
+from .attachments import lean
 from .base import QueueingMixin
 from .connection import DeliveryMixin, DeliverySMTP, DeliverySMTPOverSSL
 from .pipelining import OutOfStep
@@ -170,7 +171,7 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         self._carried += 1
         sent: bool = False
         try:
-            sent = super()._send(email_message)  # type: ignore[misc]
+            sent = super()._send(lean(email_message))  # type: ignore[misc]
             self._note_refused(email_message, getattr(self.connection, "refused", {}))
         except smtplib.SMTPSenderRefused:
             self._carried -= 1  # not this one
