@@ -183,10 +183,10 @@ class SQLiteTests(RequeueContract, TransactionTestCase):
 @services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
 class PostgreSQLTests(RequeueContract, TransactionTestCase):
     engine = "postgresql"
-    databases = {"postgresql"}
+    databases = {"postgresql"} & set(settings.DATABASES)
 
 
 @services.needs("MariaDB", "mariadb" in settings.DATABASES)
 class MariaDBTests(RequeueContract, TransactionTestCase):
     engine = "mariadb"
-    databases = {"mariadb"}
+    databases = {"mariadb"} & set(settings.DATABASES)

@@ -266,7 +266,7 @@ class PostgreSQLDeadlock(Exception):
 @services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
 class PostgreSQLTests(ServerContract, TransactionTestCase):
     engine = "postgresql"
-    databases = {"postgresql"}
+    databases = {"postgresql"} & set(settings.DATABASES)
     own_number = "SELECT pg_backend_pid()"
     kill = "SELECT pg_terminate_backend({})"
     is_alive = "SELECT COUNT(*) FROM pg_stat_activity WHERE pid = {}"
@@ -278,7 +278,7 @@ class PostgreSQLTests(ServerContract, TransactionTestCase):
 @services.needs("MariaDB", "mariadb" in settings.DATABASES)
 class MariaDBTests(ServerContract, TransactionTestCase):
     engine = "mariadb"
-    databases = {"mariadb"}
+    databases = {"mariadb"} & set(settings.DATABASES)
     own_number = "SELECT CONNECTION_ID()"
     kill = "KILL {}"
     is_alive = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {}"

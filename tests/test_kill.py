@@ -163,10 +163,10 @@ class SQLiteTests(KillContract, TransactionTestCase):
 @needs_postgresql
 class PostgreSQLTests(KillContract, TransactionTestCase):
     engine = "postgresql"
-    databases = {"postgresql"}
+    databases = {"postgresql"} & set(settings.DATABASES)
 
 
 @needs_mariadb
 class MariaDBTests(KillContract, TransactionTestCase):
     engine = "mariadb"
-    databases = {"mariadb"}
+    databases = {"mariadb"} & set(settings.DATABASES)
