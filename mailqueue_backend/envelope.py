@@ -45,7 +45,7 @@ class Envelope:
 def dumps(envelope: Envelope) -> bytes:
     """Serialise an envelope and sign it. Raises whatever pickling its message raises."""
     buffer = BytesIO()
-    created = _naive(envelope.created)
+    created = naive_local(envelope.created)
     _Pickler(buffer, PROTOCOL).dump({"email": envelope.email, "created": created, **envelope.extra})
     with buffer.getbuffer() as pickled:  # no copy: an attachment may be big
         trailer = signature.trailer(pickled)
@@ -132,14 +132,14 @@ def _unpickled(payload: bytes, pickled: bytes | memoryview) -> Any:
 
 def _complete(envelope: Envelope, pickled: bytes | memoryview, ours: bool) -> None:
     """Make the message whole; what we stored ourselves has a Message-ID and Date if it is to have them."""
-    envelope.created = _naive(envelope.created)
+    envelope.created = naive_local(envelope.created)
     if isinstance(envelope.email, EmailMessage):
         mend(envelope.email)
         if not ours:
             identify(envelope.email, pickled, created_epoch(envelope.created, envelope.extra))
 
 
-def _naive(created: Any) -> datetime:
+def naive_local(created: Any) -> datetime:
     """Give the local time; 0.1.2 cannot compare an aware one."""
     if not isinstance(created, datetime):
         raise TypeError(f"created must be a datetime, not {type(created).__name__}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from unittest import mock
@@ -16,7 +16,7 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from django.utils import translation
 from django.utils.translation import gettext_lazy
 
-from mailqueue_backend.envelope import Envelope, loads
+from mailqueue_backend.envelope import Envelope, created_epoch, loads
 from mailqueue_backend.errors import QueueUnavailable, UnstorableMessage
 from mailqueue_backend.mail.base import QueueingMixin
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
@@ -74,6 +74,14 @@ class SendMessagesTests(TestCase):
         envelope = stored()
         self.assertEqual(envelope.created, created)
         self.assertEqual(envelope.extra["mailqueue"]["created_epoch"], created.timestamp())
+
+    def test_created_with_a_time_zone_keeps_its_moment(self) -> None:
+        created = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=9)))
+        QueuedEmailBackend().send_messages([message()], created=created)
+        envelope = stored()
+        self.assertIsNone(envelope.created.tzinfo)
+        self.assertEqual(envelope.extra["mailqueue"]["created"], envelope.created)
+        self.assertEqual(created_epoch(envelope.created, envelope.extra), created.timestamp())
 
 
 class CallersMessageTests(TestCase):

@@ -12,7 +12,7 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 
-from ..envelope import OURS, Envelope, dumps, latest_epoch
+from ..envelope import OURS, Envelope, dumps, latest_epoch, naive_local
 from ..errors import ConfigurationError, QueueUnavailable, UnstorableMessage
 from ..logs import get_logger, speaking
 from ..queues import adapt, open_queue
@@ -90,8 +90,9 @@ class StoringMixin(BaseEmailBackend):
 
     def _serialise(self, message: Any, which: str, kwargs: dict[str, Any]) -> bytes:
         refuse_broken_headers(message)
-        created = kwargs.get("created") or datetime.now()
-        epoch = latest_epoch(created) if kwargs.get("created") else created.timestamp()
+        given = kwargs.get("created")
+        created = naive_local(given) if given else datetime.now()
+        epoch = latest_epoch(created) if given else created.timestamp()
         ours = {"created": created, "created_epoch": epoch}
         if configured() is not None:
             ours["using"] = getattr(self, "alias", None)
