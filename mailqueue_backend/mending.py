@@ -18,7 +18,7 @@ from django.utils import safestring, translation
 
 #: Where this Django keeps a message's connection, and where another one does.
 # Django < 6.1: as an attribute; then under another name, with a deprecated property in its place.
-_CONNECTION, _OTHER_CONNECTION = (
+CONNECTION, _OTHER_CONNECTION = (
     ("_connection", "connection")
     if isinstance(getattr_static(EmailMessage, "connection", None), property)
     else ("connection", "_connection")
@@ -66,7 +66,7 @@ def mend(message: EmailMessage) -> None:
             setattr(message, name, default)
     attributes = vars(message)
     attributes.pop(_OTHER_CONNECTION, None)
-    attributes.setdefault(_CONNECTION, None)
+    attributes.setdefault(CONNECTION, None)
     if not _RENDERS_OLD_WAY:
         _mend_rendering(attributes)
     if message.attachments:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.mail import EmailMessage
 from django.core.management import call_command
-from django.test import TestCase, override_settings
+from django.test import SimpleTestCase, TestCase, override_settings
 
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
@@ -20,9 +20,8 @@ from .smtp_server import SMTPServerMixin
 BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
 
 
-@override_settings(EMAIL_BACKEND=BACKEND)
-class MailTestCase(SMTPServerMixin, TestCase):
-    """A site with the database queue, whose EMAIL_HOST is ``self.inbox``."""
+class DiscardLogMixin(SimpleTestCase):
+    """Gives each test a discard log of its own, at ``self.log``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -33,12 +32,17 @@ class MailTestCase(SMTPServerMixin, TestCase):
         settings.enable()
         self.addCleanup(settings.disable)
 
+    def log_lines(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+
+
+@override_settings(EMAIL_BACKEND=BACKEND)
+class MailTestCase(DiscardLogMixin, SMTPServerMixin, TestCase):
+    """A site with the database queue, whose EMAIL_HOST is ``self.inbox``."""
+
     @property
     def queue(self) -> MessageQueue:
         return open_queue("MAIL_QUEUE")
-
-    def log_lines(self) -> list[str]:
-        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
 
 
 def message(subject: str = "Hello", to: Any = ("to@example.com",), **kwargs: Any) -> EmailMessage:

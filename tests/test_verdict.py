@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import smtplib
-import tempfile
 from contextlib import redirect_stderr
 from datetime import datetime, timedelta
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
-from django.test import SimpleTestCase, override_settings
+from django.test import override_settings
 
 from mailqueue_backend.delivery.outcomes import DOQUEUE, NOQUEUE, SENT, Outcome
 from mailqueue_backend.mail.refusals import Refusal
 from mailqueue_backend.mail.verdict import ERROR_LENGTH, after_delivery, after_failure, ours
 
-from .cases import message
+from .cases import DiscardLogMixin, message
 from .scripted_cases import DELIVERY
 
 NOW = datetime(2026, 1, 2)
@@ -24,15 +22,9 @@ LATER, NEVER = Refusal("b@example.com", 450, "later"), Refusal("c@example.com", 
 BUSY, NO = smtplib.SMTPDataError(451, b"busy"), smtplib.SMTPDataError(554, b"no")
 
 
-class VerdictTestCase(SimpleTestCase):
+class VerdictTestCase(DiscardLogMixin):
     def setUp(self) -> None:
         super().setUp()
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.log = Path(directory.name, "discards.log")
-        settings = override_settings(MAIL_QUEUE_LOG_FILENAME=str(self.log))
-        settings.enable()
-        self.addCleanup(settings.disable)
         self.fields: dict[str, Any] = {"created": NOW}
         self.message = message("a", ["a@example.com", "b@example.com", "c@example.com"])
 
@@ -46,7 +38,7 @@ class VerdictTestCase(SimpleTestCase):
         return after_delivery(self.message, self.expired(expired), self.fields, refused)
 
     def recipients_in_log(self) -> list[str]:
-        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+        lines = self.log_lines()
         self.log.unlink(missing_ok=True)
         return [line.partition("To:")[2].partition(". Error")[0] for line in lines]
 

@@ -12,12 +12,10 @@ from typing import Any, TypeVar
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
 from django.utils.timezone import get_current_timezone
 
+from ..mending import CONNECTION
 from ..settings import conf
 
 Message = TypeVar("Message")
-
-#: Django < 6.1: a plain attribute; since then a deprecated property over another one.
-_CONNECTION = "_connection" if hasattr(EmailMessage, "connection") else "connection"
 
 
 def detached_copy(message: Message) -> Message:
@@ -27,7 +25,7 @@ def detached_copy(message: Message) -> Message:
     if attributes.keys() & {"connection", "_connection"}:
         attributes.pop("connection", None)
         attributes.pop("_connection", None)
-        attributes[_CONNECTION] = None
+        attributes[CONNECTION] = None
     if "extra_headers" in attributes:
         attributes["extra_headers"] = dict(attributes["extra_headers"] or {})
     return duplicate
