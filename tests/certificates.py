@@ -8,15 +8,24 @@ import ssl
 import subprocess
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from . import services
 
 needs_openssl = services.needs("openssl", shutil.which("openssl") is not None)
 
+#: A server's thread may ask for the certificate while the client's makes it: both must get the same one.
+_making = Lock()
 
-@cache
+
 def certificate() -> tuple[str, str]:
     """Make a certificate and its key, once; give their files."""
+    with _making:
+        return _certificate()
+
+
+@cache
+def _certificate() -> tuple[str, str]:
     directory = Path(os.environ["TEST_DIRECTORY"])
     files = str(directory / "certificate.pem"), str(directory / "key.pem")
     command = "openssl req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=127.0.0.1"

@@ -113,10 +113,11 @@ class SurplusTests(RepliesTestCase):
 class EncryptedTests(SimpleTestCase):
     def test_looking_does_not_wait(self) -> None:
         near, far = socket.socketpair()
+        near.settimeout(5)
+        far.settimeout(5)
         shaken = Thread(target=lambda: self.serve(far))
         shaken.start()
         with client_context().wrap_socket(near, server_hostname="127.0.0.1") as wrapped:
-            wrapped.settimeout(5)
             replies = Replies(wrapped)
             self.assertEqual(replies.readline(LIMIT), b"220 a\r\n")
             self.assertTrue(replies.quiet())
