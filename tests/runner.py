@@ -6,7 +6,7 @@ import faulthandler
 import sys
 from collections import Counter
 from typing import Any
-from unittest import TextTestResult, TestCase
+from unittest import TestCase, TextTestResult
 
 from django.test.runner import DiscoverRunner
 
@@ -17,11 +17,11 @@ HANGS_AFTER = 600
 class ImpatientResult(TextTestResult):
     """Shows where each thread is when a test does not end, and ends the run."""
 
-    def startTest(self, test: TestCase) -> None:  # noqa: N802 - unittest's name
+    def startTest(self, test: TestCase) -> None:
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         super().startTest(test)
 
-    def stopTestRun(self) -> None:  # noqa: N802 - unittest's name
+    def stopTestRun(self) -> None:
         faulthandler.cancel_dump_traceback_later()
         super().stopTestRun()
 
