@@ -24,8 +24,14 @@ def as_bytes(message: EmailMessage) -> bytes:
 
 
 def summary(message: EmailMessage) -> dict[str, Any]:
-    parsed = email.message_from_bytes(as_bytes(message))
-    return {"headers": _headers(parsed), "recipients": list(message.recipients()), "body": _part(parsed)}
+    """Summarise a message as it is rendered here."""
+    return summary_of(as_bytes(message), message.recipients())
+
+
+def summary_of(rendered: bytes, recipients: list[str]) -> dict[str, Any]:
+    """Summarise a message that was rendered, and whom it goes to."""
+    parsed = email.message_from_bytes(rendered)
+    return {"headers": _headers(parsed), "recipients": list(recipients), "body": _part(parsed)}
 
 
 def _headers(part: Message) -> list[list[str]]:

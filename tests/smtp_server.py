@@ -24,6 +24,8 @@ class Inbox:
     def __init__(self) -> None:
         #: (envelope sender, [recipients], parsed message), in order of arrival.
         self.received: list[tuple[str, list[str], EmailMessage]] = []
+        #: The same messages, as they came.
+        self.contents: list[bytes] = []
         self.connections = 0
         #: Answers to RCPT and DATA that are not 250: {recipient or "DATA": "550 no"}.
         self.refusals: dict[str, str] = {}
@@ -53,6 +55,7 @@ class Inbox:
         if "DATA" in self.refusals:
             return self.refusals["DATA"]
         message = message_from_bytes(envelope.content, policy=policy.default)
+        self.contents.append(envelope.content)
         self.received.append((envelope.mail_from, envelope.rcpt_tos, message))  # type: ignore[arg-type]
         return "250 stored"
 
