@@ -16,8 +16,8 @@ from ..errors import Unreadable
 
 #: A payload beyond this many bytes is set aside: more than mail servers take.
 SIZE_LIMIT = 64 * 2**20
-#: Stock messages have a few hundred, and two or three more for each recipient. So many take some 50 ms at worst.
-OPCODE_LIMIT = 20_000
+#: Stock messages have a few hundred, and two or three more for each recipient. So many take some 25 ms at worst.
+OPCODE_LIMIT = 12_000
 #: Digits of a number written as text.
 DIGITS_LIMIT = 400
 
