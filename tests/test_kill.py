@@ -65,10 +65,10 @@ class KillContract:
     def test_drains_that_are_killed_lose_nothing(self) -> None:
         for drains in (1, 3):
             with self.subTest(drains=drains):
-                ledger = run(Plan(self.engine, messages=300, kills=10, drains=drains, seed=drains))
+                ledger = run(Plan(self.engine, messages=600, kills=20, drains=drains, seed=drains))
                 self.assertEqual(ledger.faults(), [], ledger)
                 self.assertEqual(ledger.waiting, 0, ledger)
-                self.assertGreater(ledger.kills, 5)
+                self.assertGreater(ledger.kills, 10)
 
     def test_no_helper_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
         site, port = self.make_site(), self.server.listen()
