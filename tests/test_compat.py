@@ -171,6 +171,14 @@ class HookTests(MailTestCase):
         self.assertEqual(Hooked.calls, ["send_queued_messages", "_send_queued_messages 0"])
         self.assertEqual(self.inbox.subjects, ["Hello"])
 
+    def test_options_of_the_command_reach_an_override_that_takes_no_new_keywords(self) -> None:
+        for subject in ("first", "second"):
+            mail.send_mail(subject, "Body", "from@example.com", ["to@example.com"])
+        printed = process_mail_queue("--limit", "1")
+        self.assertEqual(printed, "1 message sent and 0 messages discarded out of 2 messages.\n")
+        self.assertIn("send_queued_messages", Hooked.calls)
+        self.assertEqual(self.inbox.subjects, ["first"])
+
     def test_what_the_hook_puts_into_the_dict_survives_a_requeue(self) -> None:
         self.inbox.refusals["DATA"] = "451 later"
         mail.send_mail("Hello", "Body", "from@example.com", ["to@example.com"])

@@ -197,7 +197,6 @@ class Lines(logging.Handler):
 class MatrixTests(SimpleTestCase):
     def setUp(self) -> None:
         super().setUp()
-        server_context(), client_context()  # made once, before there are threads
         self.stack = ExitStack()
         self.addCleanup(self.stack.close)
         directory = self.stack.enter_context(tempfile.TemporaryDirectory())

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from email.utils import parseaddr
 from pathlib import Path
 from types import ModuleType
@@ -145,8 +144,9 @@ class PayloadTests(SimpleTestCase):
         return payload.kind != "lazy_format" or not payload.writer.startswith("py2")
 
     def compare(self, payload: Payload, stored: bytes) -> None:
-        rendered, expected = comparable(payload, summary(loads(stored).email))
-        self.assertEqual(rendered, expected)
+        rendered = summary(loads(stored).email)
+        if payload.rendered is not None:
+            self.assertEqual(*comparable(payload.kind, rendered, payload.rendered))
 
 
 # They were written years ago: none may expire. One worker keeps their order.
@@ -166,9 +166,10 @@ class DeliveryTests(MailTestCase):
             arriving, self.inbox.contents, self.inbox.received, strict=True
         ):
             with self.subTest(writer=payload.writer, kind=payload.kind):
-                arrived, expected = comparable(payload, summary_of(content, recipients))
-                expected["recipients"] = [as_sent(recipient) for recipient in expected["recipients"]]
-                self.assertEqual(arrived, expected)
+                arrived, expected = summary_of(content, recipients), payload.rendered
+                if expected is not None:
+                    expected["recipients"] = [as_sent(recipient) for recipient in expected["recipients"]]
+                    self.assertEqual(*comparable(payload.kind, arrived, expected))
 
 
 def as_sent(recipient: str) -> str:
@@ -177,10 +178,9 @@ def as_sent(recipient: str) -> str:
     return local + at + domain.encode("idna").decode()
 
 
-def comparable(payload: Payload, found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give what was found and what its writer rendered, without what Django itself has changed."""
-    expected = deepcopy(found) if payload.rendered is None else payload.rendered
-    if payload.kind in DJANGO_DIFFERS:
-        for side in (found, expected):
-            DJANGO_DIFFERS[payload.kind][0](side)
-    return found, expected
+def comparable(kind: str, *summaries: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Give the summaries without what Django itself has changed."""
+    if kind in DJANGO_DIFFERS:
+        for each in summaries:
+            DJANGO_DIFFERS[kind][0](each)
+    return summaries
