@@ -44,12 +44,6 @@ needs_postgresql = services.needs("PostgreSQL", "postgresql" in settings.DATABAS
 needs_mariadb = services.needs("MariaDB", "mariadb" in settings.DATABASES)
 
 
-def is_a(kind: str, sql: str) -> bool:
-    """Tell whether a statement is, say, a "SELECT payload": it begins with this verb and names this column."""
-    verb, _, column = kind.partition(" ")
-    return sql.startswith(verb) and column in sql
-
-
 class OnDatabase:
     """Opens queues on one alias; its subclasses say which."""
 
@@ -170,7 +164,7 @@ class DatabaseContract(QueueContract, TakersContract):
 
     def storing_due(self, *values):
         """Let the database itself refuse a row: ``due`` cannot be NULL."""
-        return mock.patch.object(module, "_in_seconds", side_effect=values)
+        return mock.patch.object(module, "in_seconds", side_effect=values)
 
     # statements
 
@@ -196,6 +190,14 @@ class DatabaseContract(QueueContract, TakersContract):
         reservation = self.reserve()
         with self.assertNumQueries(1, using=self.alias):
             self.assertTrue(self.queue.ack(reservation))
+
+    def test_three_statements_lie_between_two_messages(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        reservation = self.reserve()
+        with CaptureQueriesContext(self.connection) as queries:
+            self.queue.ack_and_reserve(reservation, LONG)
+        verbs = [query["sql"].split()[0] for query in queries]
+        self.assertEqual([verb for verb in verbs if verb not in {"BEGIN", "COMMIT"}], ["DELETE", "SELECT", "UPDATE"])
 
     def test_a_list_of_the_queue_takes_the_index_order(self) -> None:
         self.queue.write_many(b"a", b"b")
@@ -231,19 +233,16 @@ class DatabaseContract(QueueContract, TakersContract):
 
     def test_when_others_take_all_each_time_the_queue_is_left_to_them(self) -> None:
         self.queue.write(b"a")
-        with mock.patch.object(module.Queue, "_claim", return_value=None) as claim:
+        with mock.patch.object(module, "claim", return_value=False) as claim:
             self.assertIsNone(self.queue.reserve(LONG))
         self.assertEqual(claim.call_count, module.LOOKS)
 
-    def test_a_lease_that_ends_while_it_begins_is_left_to_others(self) -> None:
-        self.queue.write(b"a")
-        with self.just_before("SELECT payload", self.wait_and_reserve):
-            self.assertIsNone(self.queue.reserve(SHORT))
-        self.assertEqual(self.queue.counts().reserved, 1)
-
     def test_a_payload_is_not_read_when_others_take_it_before_it_is_deleted(self) -> None:
         self.queue.write(b"a")
-        with mock.patch.object(module, "READ_LEASE", SHORT), self.just_before("DELETE", self.wait_and_reserve):
+        with (
+            mock.patch.object(module, "READ_LEASE", SHORT),
+            self.just_before("DELETE", lambda: None, self.wait_and_reserve),
+        ):
             self.assertIsNone(self.queue.read())
         self.assertEqual(self.queue.counts().reserved, 1)
 
@@ -252,15 +251,15 @@ class DatabaseContract(QueueContract, TakersContract):
         self.assertEqual(self.reserve().deliveries, 2)
 
     def empty_table(self) -> None:
-        self.rows.all().remove()
+        self.rows.all().delete()
 
-    def just_before(self, kind: str, act):
-        """Let others act just before the first statement of this kind."""
-        acts = [act]
+    def just_before(self, verb: str, *acts):
+        """Let others act just before the first statement with this verb, the second, and so on."""
+        left = list(acts)
 
         def wrapper(execute, sql, params, many, context):
-            if acts and is_a(kind, sql):
-                acts.pop()()
+            if left and sql.startswith(verb):
+                left.pop(0)()
             return execute(sql, params, many, context)
 
         return self.connection.execute_wrapper(wrapper)
@@ -294,21 +293,21 @@ class DatabaseContract(QueueContract, TakersContract):
                 self.queue.write(b"a")
         self.assertEqual(len(self.queue), 0)
 
-    def test_what_is_committed_is_not_done_again(self) -> None:
+    def test_an_ack_that_was_undone_with_the_claim_is_done_again(self) -> None:
         for reason, cause in LOST_RACES:
             self.queue.write_many(b"a", b"b")
             reservation = self.reserve()
-            with self.subTest(reason), self.failing(reason, cause, times=1, kind="SELECT payload"):
+            with self.subTest(reason), self.failing(reason, cause, times=1, verb="UPDATE"):
                 acked, following = self.queue.ack_and_reserve(reservation, LONG)
             self.assertEqual((acked, following.payload), (True, b"b"))
             self.queue.ack(following)
 
-    def failing(self, reason: tuple, cause: Exception | None, times: int, kind: str = "INSERT"):
-        """Let the next statements of this kind fail."""
+    def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
+        """Let the next statements with this verb fail."""
         failures = [OperationalError(*reason) for _ in range(times)]
 
         def wrapper(execute, sql, params, many, context):
-            if failures and is_a(kind, sql):
+            if failures and sql.startswith(verb):
                 raise failures.pop() from cause
             return execute(sql, params, many, context)
 

@@ -15,10 +15,12 @@ reserved   its taker's   to come
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Now as DatabaseNow
 
 
@@ -34,6 +36,11 @@ class Now(DatabaseNow):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra_context)
 
 
+def in_seconds(seconds: float) -> Combinable:
+    """Give the database's time in so many seconds; 0 plainly, for a sum looks later than now on SQLite."""
+    return Now() + timedelta(seconds=seconds) if seconds else Now()
+
+
 DUE = Q(due__lte=Now())
 DEFERRED = Q(due__gt=Now(), receipt=None)
 RESERVED = Q(due__gt=Now(), receipt__isnull=False)
@@ -46,17 +53,13 @@ class QueuedMessageQuerySet(models.QuerySet["QueuedMessage"]):
         """Those that can be taken: new ones, deferred ones whose delay is over, expired leases."""
         return self.filter(DUE)
 
+    def fresh(self) -> QueuedMessageQuerySet:
+        """Those of them that are in nobody's hand: no expired leases."""
+        return self.due().filter(receipt=None)
+
     def waiting(self) -> QueuedMessageQuerySet:
         """Those in nobody's hand; the due ones first, since ``due`` is the order."""
         return self.filter(DUE | DEFERRED)
-
-    def remove(self) -> int:
-        """Delete in exactly one statement, and tell how many rows were there.
-
-        ``delete()`` reads the rows first and deletes by id as soon as any app listens to the deletion of any
-        model, and could then delete a row that someone else has taken in between.
-        """
-        return self._raw_delete(self.db)
 
 
 class QueuedMessage(models.Model):

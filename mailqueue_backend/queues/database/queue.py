@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
-from datetime import timedelta
 from typing import cast
 from uuid import uuid4
 
 from django.db import connections, transaction
-from django.db.models import Count, F, Q
-from django.db.models.expressions import Combinable
+from django.db.models import Count, Q
 
 from ...settings import conf
 from ..base import Counts, MessageQueue, Reservation
 from .border import bordered, bordered_for_senders
-from .models import DEFERRED, DUE, RESERVED, Now, QueuedMessage, QueuedMessageQuerySet
+from .models import DEFERRED, DUE, RESERVED, Now, QueuedMessage, QueuedMessageQuerySet, in_seconds
+from .statements import Receipt, claim, forget, look
 
-#: The key of the row and the random word in it.
-Receipt = tuple[int, str]
-
-#: How many of the first rows a taker tries before it looks again: as many takers get one each in one go.
-LOOK = 20
-#: How often it looks before it leaves the queue to the others.
+#: A receipt that holds no row.
+NOBODYS: Receipt = (-1, "")
+#: How often a taker looks before it leaves the queue to others, who are faster each time.
 LOOKS = 50
 #: Seconds for which read() holds a row before it deletes it: a process that dies in between loses nothing.
 READ_LEASE = 60
@@ -33,12 +29,12 @@ BATCH_BYTES = 1_000_000
 class Queue(MessageQueue):
     """A queue in the table of QueuedMessage.
 
-    What is atomic here is one statement, or one transaction of writes. A look comes before the transaction: SQLite
-    cannot turn one that has read into one that writes while others write, and who holds its lock keeps others waiting.
+    What is atomic here is one statement, or one transaction that begins with a change: SQLite cannot turn one that
+    has begun with a look into one that changes something while others do.
     """
 
-    #: reserve() takes expired leases as well.
-    _expired = True
+    #: What reserve() may take: a method of QueuedMessageQuerySet.
+    _which = "due"
 
     @property
     def parallel(self) -> bool:
@@ -59,7 +55,7 @@ class Queue(MessageQueue):
 
     def read(self) -> bytes | None:
         """Take a payload out for good, due ones first; None when there is nothing."""
-        while reservation := self._borrow(self._mine.waiting(), READ_LEASE):
+        while reservation := self._settle_and_claim(NOBODYS, "waiting", READ_LEASE)[1]:
             if self.ack(reservation):
                 return reservation.payload
         return None
@@ -81,23 +77,22 @@ class Queue(MessageQueue):
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        return self._borrow(self._due, lease)
+        return self._settle_and_claim(NOBODYS, self._which, lease)[1]
 
     @bordered
     def ack(self, reservation: Reservation) -> bool:
         """Delete the row, if it is still in this taker's hand."""
-        return bool(self._held(reservation).remove())
+        return forget(self._alias, _receipt(reservation))
 
     def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
         """Do both in one transaction, so that the next message costs one commit and not two."""
-        acked, receipt = self._ack_and_claim(reservation, lease)
-        return acked, self._fetch(receipt) or self.reserve(lease)
+        return self._settle_and_claim(_receipt(reservation), self._which, lease)
 
     @bordered
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
         """Move it to the tail, as a new row: SQLite's clock has milliseconds, so ``due`` alone makes no order."""
         with transaction.atomic(using=self._alias):
-            if not self._held(reservation).remove():
+            if not forget(self._alias, _receipt(reservation)):
                 return False
             self._all.bulk_create([self._new(reservation.payload if payload is None else payload, delay)])
         return True
@@ -106,12 +101,13 @@ class Queue(MessageQueue):
     def bury(self, reservation: Reservation) -> bool:
         """Give the row to the dead queue."""
         buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
-        return bool(self._held(reservation).update(**buried))
+        pk, word = _receipt(reservation)
+        return bool(self._all.filter(pk=pk, receipt=word).update(**buried))
 
     def without_expired(self) -> Queue:
         """Give the same queue, where reserve() takes rows without a receipt alone."""
         duplicate = copy(self)
-        duplicate._expired = False
+        duplicate._which = "fresh"
         return duplicate
 
     # rows
@@ -124,78 +120,29 @@ class Queue(MessageQueue):
     def _all(self) -> QueuedMessageQuerySet:
         return QueuedMessage.objects.using(self._alias)
 
-    @property
-    def _mine(self) -> QueuedMessageQuerySet:
-        return self._all.filter(queue=self.name)
-
-    @property
-    def _due(self) -> QueuedMessageQuerySet:
-        due = self._mine.due()
-        return due if self._expired else due.filter(receipt=None)
-
-    def _held(self, reservation: Reservation) -> QueuedMessageQuerySet:
-        pk, word = cast(Receipt, reservation.receipt)
-        return self._mine.filter(pk=pk, receipt=word)
-
     def _new(self, payload: bytes, delay: float = 0) -> QueuedMessage:
-        return QueuedMessage(queue=self.name, payload=payload, due=_in_seconds(delay))
-
-    def _borrow(self, rows: QueuedMessageQuerySet, lease: float) -> Reservation | None:
-        """Take the first of these rows; look again when others were faster with all that were seen."""
-        for _ in range(LOOKS):
-            receipt, seen = self._look_and_claim(rows, lease)
-            if reservation := self._fetch(receipt):
-                return reservation
-            if not seen:
-                break
-        return None
+        return QueuedMessage(queue=self.name, payload=payload, due=in_seconds(delay))
 
     @bordered
-    def _look_and_claim(self, rows: QueuedMessageQuerySet, lease: float) -> tuple[Receipt | None, bool]:
-        candidates = self._candidates(rows)
-        with transaction.atomic(using=self._alias, savepoint=False):
-            return self._claim(rows, candidates, lease), bool(candidates)
-
-    @bordered
-    def _ack_and_claim(self, reservation: Reservation, lease: float) -> tuple[bool, Receipt | None]:
-        candidates = self._candidates(self._due)
+    def _settle_and_claim(self, settled: Receipt, which: str, lease: float) -> tuple[bool, Reservation | None]:
+        """Forget a row and claim another one. It begins with the change, see above: a receipt of nobody's will do."""
         with transaction.atomic(using=self._alias):
-            return bool(self._held(reservation).remove()), self._claim(self._due, candidates, lease)
+            return forget(self._alias, settled), self._claim(which, lease)
 
-    def _candidates(self, rows: QueuedMessageQuerySet) -> Collection[int]:
-        """Look which rows are first. Where the database can, it locks the first one that nobody else has locked.
-
-        It does so when the result is used, inside the transaction. The index gives both filter and order, so that
-        no other row is locked: InnoDB locks each row that it looks at.
-        """
-        keys = rows.values_list("pk", flat=True)
-        features = connections[self._alias].features
-        if features.has_select_for_update_skip_locked and features.supports_select_for_update_with_limit:
-            return keys.select_for_update(skip_locked=True)[:1]
-        return list(keys[:LOOK])
-
-    def _claim(self, rows: QueuedMessageQuerySet, candidates: Collection[int], lease: float) -> Receipt | None:
-        """Write a receipt into the first candidate that is still among the rows; None when others were faster."""
-        word = uuid4().hex
-        claimed = {"receipt": word, "due": _in_seconds(lease), "deliveries": F("deliveries") + 1}
-        for pk in candidates:
-            if rows.filter(pk=pk).update(**claimed):
-                return pk, word
+    def _claim(self, which: str, lease: float) -> Reservation | None:
+        """Take the first row in hand; look again when somebody else was faster, where the look locks nothing."""
+        for _ in range(LOOKS):
+            candidate = look(self._alias, self.name, which, lease)
+            if candidate is None:
+                break
+            word = uuid4().hex
+            if claim(self._alias, candidate, word):
+                return Reservation(bytes(candidate.payload), (candidate.pk, word), candidate.deliveries + 1)
         return None
 
-    @bordered
-    def _fetch(self, receipt: Receipt | None) -> Reservation | None:
-        """Read what was claimed; None when there is nothing, or a very short lease has ended already."""
-        if receipt is None:
-            return None
-        pk, word = receipt
-        row = self._mine.filter(pk=pk, receipt=word).values_list("payload", "deliveries").first()
-        return row and Reservation(bytes(row[0]), receipt, row[1])
 
-
-def _in_seconds(seconds: float) -> Combinable:
-    """Give the database's time in so many seconds; 0 plainly, for a sum looks later than now on SQLite."""
-    return Now() + timedelta(seconds=seconds) if seconds else Now()
+def _receipt(reservation: Reservation) -> Receipt:
+    return cast(Receipt, reservation.receipt)
 
 
 def _batches(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
