@@ -38,8 +38,8 @@ _OUR_BACKEND = {"EMAIL_BACKEND": "mailqueue_backend.mail.smtp.QueuedEmailBackend
 _ON_REDIS = {**_OUR_BACKEND, "INSTALLED_APPS": ["mailqueue_backend"], "QUEUE_BACKEND": "redisd"}
 _ON_SQLITE = {**_OUR_BACKEND, "INSTALLED_APPS": ["mailqueue_backend", "mailqueue_backend.queues.database"]}
 
-_OURS = Environment("ours", [DJANGO, "queue-front", "redis"], variables={"PYTHONPATH": str(TOP)})
-_OLD = Environment("0.1.2", [DJANGO, "queue-front", "redis"], bare=["django-mailqueue-backend==0.1.2"])
+_OURS = Environment("ours", [DJANGO, "queue-front", "redis[hiredis]"], variables={"PYTHONPATH": str(TOP)})
+_OLD = Environment("0.1.2", [DJANGO, "queue-front", "redis[hiredis]"], bare=["django-mailqueue-backend==0.1.2"])
 _POST_OFFICE = Environment("post_office", [DJANGO, "django-post_office"])
 _MAILER = Environment("mailer", [DJANGO, "django-mailer"])
 _DJANGO = Environment("django", [DJANGO])

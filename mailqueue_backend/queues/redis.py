@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from secrets import token_hex
 from time import monotonic
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
 
 from ..errors import ConfigurationError, QueueUnavailable
 from ..settings import conf
@@ -159,7 +159,7 @@ class RedisdQueue(Queue):
 
 
 def _new_receipt(lease: float) -> Receipt:
-    return Receipt(uuid4().hex, monotonic() + lease)
+    return Receipt(token_hex(16), monotonic() + lease)
 
 
 def _receipt(reservation: Reservation) -> Receipt:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import copy
+from secrets import token_hex
 from typing import cast
-from uuid import uuid4
 
 from django.db import connections, transaction
 from django.db.models import Count, Q
@@ -135,7 +135,7 @@ class Queue(MessageQueue):
             candidate = look(self._alias, self.name, which, lease)
             if candidate is None:
                 break
-            word = uuid4().hex
+            word = token_hex(16)
             if claim(self._alias, candidate, word):
                 return Reservation(bytes(candidate.payload), (candidate.pk, word), candidate.deliveries + 1)
         return None
