@@ -58,7 +58,7 @@ def _database(engine: str, address: str, user: str) -> dict[str, Any]:
         "USER": user,
         "PASSWORD": os.environ.get(f"TEST_{engine.upper()}_PASSWORD", ""),
         "NAME": os.environ.get("TEST_DATABASE_NAME", "postgres" if engine == "postgresql" else ""),
-        "TEST": {"NAME": PREFIX},
+        "TEST": {"NAME": PREFIX, "DEPENDENCIES": []},
     }
 
 

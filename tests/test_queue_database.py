@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from threading import Event
 from unittest import mock
 
@@ -21,7 +22,7 @@ from django.test.utils import CaptureQueriesContext
 from mailqueue_backend.errors import ConfigurationError, QueueUnavailable
 from mailqueue_backend.queues import database, open_queue
 from mailqueue_backend.queues.base import Counts, MessageQueue
-from mailqueue_backend.queues.database import border
+from mailqueue_backend.queues.database import border, statements
 from mailqueue_backend.queues.database import queue as module
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
 from tests import services
@@ -116,6 +117,50 @@ class PostgreSQLNaiveTests(PostgreSQL, QueueContract, TestCase):
 @needs_mariadb
 @override_settings(USE_TZ=False, TIME_ZONE="Asia/Tokyo")
 class MariaDBNaiveTests(MariaDB, QueueContract, TestCase):
+    pass
+
+
+# servers that cannot pass over locked rows, as MariaDB before 10.6
+
+
+class WithoutSkipLocked(TakersContract):
+    def setUp(self) -> None:
+        super().setUp()
+        features = type(connections[self.alias].features)
+        without = mock.patch.object(features, "has_select_for_update_skip_locked", False)
+        without.start()
+        self.addCleanup(without.stop)
+        statements._look.cache_clear()
+        self.addCleanup(statements._look.cache_clear)
+
+    def test_what_is_not_committed_yet_is_not_waited_for(self) -> None:
+        self.queue.write(b"a")
+        reservation = self.queue.reserve(LONG)
+        written, looked = Event(), Event()
+        with ThreadPoolExecutor() as pool:
+            sender = pool.submit(self.write_in_a_transaction, written, looked)
+            written.wait()
+            try:
+                self.assertEqual(self.queue.ack_and_reserve(reservation, LONG), (True, None))
+            finally:
+                looked.set()
+            self.assertFalse(sender.result())
+
+    def write_in_a_transaction(self, written: Event, looked: Event) -> bool:
+        """Tell whether others had to wait for the commit."""
+        with closing(connections[self.alias]), transaction.atomic(using=self.alias):
+            self.queue.write(b"b")
+            written.set()
+            return not looked.wait(3)
+
+
+@needs_postgresql
+class PostgreSQLWithoutSkipLockedTests(PostgreSQL, WithoutSkipLocked, TransactionTestCase):
+    pass
+
+
+@needs_mariadb
+class MariaDBWithoutSkipLockedTests(MariaDB, WithoutSkipLocked, TransactionTestCase):
     pass
 
 
@@ -235,7 +280,7 @@ class DatabaseContract(QueueContract, TakersContract):
         self.queue.write(b"a")
         with mock.patch.object(module, "claim", return_value=False) as claim:
             self.assertIsNone(self.queue.reserve(LONG))
-        self.assertEqual(claim.call_count, module.LOOKS)
+        self.assertEqual(claim.call_count, 1 + module.LOOKS)
 
     def test_a_payload_is_not_read_when_others_take_it_before_it_is_deleted(self) -> None:
         self.queue.write(b"a")
@@ -386,6 +431,19 @@ class SQLiteTests(SQLite, DatabaseContract, TransactionTestCase):
 class PostgreSQLTests(PostgreSQL, ServerContract, DatabaseContract, TransactionTestCase):
     own_number = "SELECT pg_backend_pid()"
     kill = "SELECT pg_terminate_backend({})"
+
+    @override_settings(USE_TZ=False, TIME_ZONE="Europe/Paris")
+    def test_a_lease_is_no_longer_in_the_hour_that_comes_twice(self) -> None:
+        now = "TIMESTAMPTZ '2026-10-25 00:25:00+00'"
+        for worded in (statements._look, statements._until):
+            worded.cache_clear()
+            self.addCleanup(worded.cache_clear)
+        with mock.patch.object(Now, "as_postgresql", return_value=(now, [])):
+            self.queue.write(b"a")
+            self.assertIsNotNone(self.queue.reserve(600))
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT due - {now} FROM {QueuedMessage._meta.db_table}")
+            self.assertEqual(cursor.fetchone()[0], timedelta(seconds=600))
 
     def test_an_error_does_not_show_what_is_in_a_row(self) -> None:
         with self.storing_due(None), self.assertRaises(QueueUnavailable) as caught:

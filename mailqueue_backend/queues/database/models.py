@@ -20,7 +20,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.expressions import Combinable
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now as DatabaseNow
 
 
@@ -36,7 +36,7 @@ class Now(DatabaseNow):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra_context)
 
 
-def in_seconds(seconds: float) -> Combinable:
+def in_seconds(seconds: float) -> Now | CombinedExpression:
     """Give the database's time in so many seconds; 0 plainly, for a sum looks later than now on SQLite."""
     return Now() + timedelta(seconds=seconds) if seconds else Now()
 
@@ -54,7 +54,7 @@ class QueuedMessageQuerySet(models.QuerySet["QueuedMessage"]):
         return self.filter(DUE)
 
     def fresh(self) -> QueuedMessageQuerySet:
-        """Those of them that are in nobody's hand: no expired leases."""
+        """Those of them without a receipt: no expired leases."""
         return self.due().filter(receipt=None)
 
     def waiting(self) -> QueuedMessageQuerySet:

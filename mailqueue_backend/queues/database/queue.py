@@ -18,7 +18,7 @@ from .statements import Receipt, claim, forget, look
 
 #: A receipt that holds no row.
 NOBODYS: Receipt = (-1, "")
-#: How often a taker looks before it leaves the queue to others, who are faster each time.
+#: How often a taker looks again before it leaves the queue to others, who are faster each time.
 LOOKS = 50
 #: Seconds for which read() holds a row before it deletes it: a process that dies in between loses nothing.
 READ_LEASE = 60
@@ -29,8 +29,8 @@ BATCH_BYTES = 1_000_000
 class Queue(MessageQueue):
     """A queue in the table of QueuedMessage.
 
-    What is atomic here is one statement, or one transaction that begins with a change: SQLite cannot turn one that
-    has begun with a look into one that changes something while others do.
+    What is atomic here is one statement, or one transaction that begins with a change, be it of nothing: SQLite cannot
+    turn one that has begun with a look into one that changes something while others do.
     """
 
     #: What reserve() may take: a method of QueuedMessageQuerySet.
@@ -55,7 +55,7 @@ class Queue(MessageQueue):
 
     def read(self) -> bytes | None:
         """Take a payload out for good, due ones first; None when there is nothing."""
-        while reservation := self._settle_and_claim(NOBODYS, "waiting", READ_LEASE)[1]:
+        while reservation := self._swap(NOBODYS, "waiting", READ_LEASE)[1]:
             if self.ack(reservation):
                 return reservation.payload
         return None
@@ -77,22 +77,22 @@ class Queue(MessageQueue):
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        return self._settle_and_claim(NOBODYS, self._which, lease)[1]
+        return self._swap(NOBODYS, self._which, lease)[1]
 
     @bordered
     def ack(self, reservation: Reservation) -> bool:
         """Delete the row, if it is still in this taker's hand."""
-        return forget(self._alias, _receipt(reservation))
+        return forget(self._alias, self.name, _receipt(reservation))
 
     def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
         """Do both in one transaction, so that the next message costs one commit and not two."""
-        return self._settle_and_claim(_receipt(reservation), self._which, lease)
+        return self._swap(_receipt(reservation), self._which, lease)
 
     @bordered
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
         """Move it to the tail, as a new row: SQLite's clock has milliseconds, so ``due`` alone makes no order."""
         with transaction.atomic(using=self._alias):
-            if not forget(self._alias, _receipt(reservation)):
+            if not forget(self._alias, self.name, _receipt(reservation)):
                 return False
             self._all.bulk_create([self._new(reservation.payload if payload is None else payload, delay)])
         return True
@@ -102,7 +102,7 @@ class Queue(MessageQueue):
         """Give the row to the dead queue."""
         buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
         pk, word = _receipt(reservation)
-        return bool(self._all.filter(pk=pk, receipt=word).update(**buried))
+        return bool(self._all.filter(pk=pk, receipt=word, queue=self.name).update(**buried))
 
     def without_expired(self) -> Queue:
         """Give the same queue, where reserve() takes rows without a receipt alone."""
@@ -123,22 +123,26 @@ class Queue(MessageQueue):
     def _new(self, payload: bytes, delay: float = 0) -> QueuedMessage:
         return QueuedMessage(queue=self.name, payload=payload, due=in_seconds(delay))
 
-    @bordered
-    def _settle_and_claim(self, settled: Receipt, which: str, lease: float) -> tuple[bool, Reservation | None]:
-        """Forget a row and claim another one. It begins with the change, see above: a receipt of nobody's will do."""
-        with transaction.atomic(using=self._alias):
-            return forget(self._alias, settled), self._claim(which, lease)
-
-    def _claim(self, which: str, lease: float) -> Reservation | None:
-        """Take the first row in hand; look again when somebody else was faster, where the look locks nothing."""
+    def _swap(self, held: Receipt, which: str, lease: float) -> tuple[bool, Reservation | None]:
+        """Forget the row that is held and claim another one; look again while others are faster."""
+        forgotten, following, seen = self._swap_once(held, which, lease)
         for _ in range(LOOKS):
-            candidate = look(self._alias, self.name, which, lease)
-            if candidate is None:
+            if following or not seen:
                 break
-            word = token_hex(16)
-            if claim(self._alias, candidate, word):
-                return Reservation(bytes(candidate.payload), (candidate.pk, word), candidate.deliveries + 1)
-        return None
+            _, following, seen = self._swap_once(NOBODYS, which, lease)
+        return forgotten, following
+
+    @bordered
+    def _swap_once(self, held: Receipt, which: str, lease: float) -> tuple[bool, Reservation | None, bool]:
+        """Try it with the first row; tell also whether there is one."""
+        alias, name, word = self._alias, self.name, token_hex(16)
+        with transaction.atomic(using=alias):
+            forgotten = forget(alias, name, held)
+            candidate = look(alias, name, which)
+            if candidate is None or not claim(alias, name, candidate, word, lease):
+                return forgotten, None, candidate is not None
+        pk, deliveries, payload = candidate
+        return forgotten, Reservation(bytes(payload), (pk, word), deliveries + 1), True
 
 
 def _receipt(reservation: Reservation) -> Receipt:

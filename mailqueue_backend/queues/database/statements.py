@@ -1,6 +1,7 @@
-"""The three statements that lie between two messages of a drain, as SQL that is made once.
+"""The three statements that lie between two messages of a drain.
 
 They are as simple as statements are, but Django's ORM takes longer to word them than a database to carry them out.
+So what Django words here is kept, and the rest is written out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from .models import QueuedMessage, in_seconds
 
 #: The key of a row and the random word in it: whoever knows both has it in hand.
 Receipt = tuple[int, str]
+#: SQL and its parameters.
+Worded = tuple[str, Sequence[Any]]
 
 
 class Candidate(NamedTuple):
@@ -23,49 +26,55 @@ class Candidate(NamedTuple):
     pk: int
     deliveries: int
     payload: Any
-    #: When a lease ends that begins now; as the driver gives it, for the driver.
-    until: Any
 
 
-def look(alias: str, queue: str, which: str, lease: float) -> Candidate | None:
+def look(alias: str, queue: str, which: str) -> Candidate | None:
     """Find the first row of a queue, of those that a method of QueuedMessageQuerySet names; None: there is none.
 
-    Where the database can, the row is locked, until the end of the transaction, and it is the first one that
-    nobody else has locked.
+    In a transaction. Where the database can pass over rows that others have locked, the row is locked.
     """
     with connections[alias].cursor() as cursor:
-        cursor.execute(*_look(alias, queue, which, lease))
+        cursor.execute(*_look(alias, queue, which))
         row = cursor.fetchone()
     return row and Candidate(*row)
 
 
-def claim(alias: str, candidate: Candidate, word: str) -> bool:
+def claim(alias: str, queue: str, candidate: Candidate, word: str, lease: float) -> bool:
     """Take a row in hand, unless somebody else was faster, who has counted the delivery."""
+    until, params = _until(alias, lease)
     return _change(
         alias,
-        "UPDATE {} SET receipt = %s, due = %s, deliveries = deliveries + 1 WHERE id = %s AND deliveries = %s",
-        (word, candidate.until, candidate.pk, candidate.deliveries),
+        f"UPDATE {{}} SET receipt = %s, due = {until}, deliveries = deliveries + 1"
+        " WHERE id = %s AND deliveries = %s AND queue = %s",
+        [word, *params, candidate.pk, candidate.deliveries, queue],
     )
 
 
-def forget(alias: str, receipt: Receipt) -> bool:
+def forget(alias: str, queue: str, receipt: Receipt) -> bool:
     """Delete a row, if it is in this hand."""
-    return _change(alias, "DELETE FROM {} WHERE id = %s AND receipt = %s", receipt)
+    return _change(alias, "DELETE FROM {} WHERE id = %s AND receipt = %s AND queue = %s", [*receipt, queue])
 
 
 @lru_cache(maxsize=64)
-def _look(alias: str, queue: str, which: str, lease: float) -> tuple[str, Sequence[Any]]:
+def _look(alias: str, queue: str, which: str) -> Worded:
     """Have Django word the query.
 
-    The index gives both filter and order, so that no other row is locked: InnoDB locks each row that it looks at.
+    The index gives filter and order of what is due, so that no other row is locked: InnoDB locks what it looks at.
     """
     rows = getattr(QueuedMessage.objects.using(alias).filter(queue=queue), which)()
     features = connections[alias].features
-    if features.supports_select_for_update_with_limit:
-        rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
-    columns = rows.annotate(until=in_seconds(lease)).values_list(*Candidate._fields)[:1]
-    sql: tuple[str, Sequence[Any]] = columns.query.get_compiler(alias).as_sql()
-    return sql
+    if features.has_select_for_update_skip_locked and features.supports_select_for_update_with_limit:
+        rows = rows.select_for_update(skip_locked=True)
+    worded: Worded = rows.values_list(*Candidate._fields)[:1].query.get_compiler(alias).as_sql()
+    return worded
+
+
+@lru_cache(maxsize=64)
+def _until(alias: str, lease: float) -> Worded:
+    """Have Django word the end of a lease that begins now, by the database's clock."""
+    compiler = QueuedMessage.objects.using(alias).query.get_compiler(alias)
+    worded: Worded = compiler.compile(in_seconds(lease).resolve_expression(compiler.query))
+    return worded
 
 
 def _change(alias: str, sql: str, params: Sequence[Any]) -> bool:
@@ -73,6 +82,6 @@ def _change(alias: str, sql: str, params: Sequence[Any]) -> bool:
     connection = connections[alias]
     table = connection.ops.quote_name(QueuedMessage._meta.db_table)
     with connection.cursor() as cursor:
-        cursor.execute(sql.format(table), params)
+        cursor.execute(sql.replace("{}", table), params)
         changed: int = cursor.rowcount
     return changed == 1
