@@ -63,12 +63,22 @@ class KillContract:
 
     @tag("slow")
     def test_drains_that_are_killed_lose_nothing(self) -> None:
-        for drains in (1, 3):
-            with self.subTest(drains=drains):
-                ledger = run(Plan(self.engine, messages=600, kills=20, drains=drains, seed=drains))
+        for drains, workers in ((1, 8), (3, 8), (2, 1)):
+            with self.subTest(drains=drains, workers=workers):
+                plan = Plan(self.engine, messages=600, kills=20, drains=drains, workers=workers, seed=drains)
+                ledger = run(plan)
                 self.assertEqual(ledger.faults(), [], ledger)
                 self.assertEqual(ledger.waiting, 0, ledger)
                 self.assertGreater(ledger.kills, 10)
+
+    @tag("slow")
+    def test_message_that_kills_costs_no_copy_where_there_is_one_worker(self) -> None:
+        site, port = self.make_site(lease=1), self.server.listen()
+        QueuedEmailBackend().send_messages([message("a"), Deadly("deadly", to=["to@example.com"]), message("b")])
+        for _ in range(4):
+            site.wait_until_due()
+            site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+        self.assertEqual((self.arrived(), site.queue("_DEAD").counts().due), (["a", "b"], 1))
 
     def test_no_helper_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
         site, port = self.make_site(), self.server.listen()
@@ -133,15 +143,6 @@ class SQLiteTests(KillContract, TransactionTestCase):
     engine = "sqlite"
 
     # what does not depend on the engine
-
-    @tag("slow")
-    def test_message_that_kills_costs_no_copy_where_there_is_one_worker(self) -> None:
-        site, port = self.make_site(lease=1), self.server.listen()
-        QueuedEmailBackend().send_messages([message("a"), Deadly("deadly", to=["to@example.com"]), message("b")])
-        for _ in range(4):
-            site.wait_until_due()
-            site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
-        self.assertEqual((self.arrived(), site.queue("_DEAD").counts().due), (["a", "b"], 1))
 
     @tag("slow")
     def test_nobody_else_delivers_before_a_slow_delivery_is_cut_off(self) -> None:

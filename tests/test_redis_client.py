@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from threading import Timer
@@ -71,6 +71,60 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         reservation = self.take()
         self.redis.script_flush()
         self.assertTrue(self.queue.ack(reservation))
+
+    def test_the_script_may_be_flushed_while_the_next_message_is_fetched(self) -> None:
+        self.queue.write_many(b"one", b"two", b"three")
+        self.redis.script_flush()
+        self.assertEqual(self.drained_by_one(self.redis.script_flush), [b"one", b"two", b"three"])
+
+    def test_a_restart_loses_nothing_while_the_next_message_is_fetched(self) -> None:
+        self.queue.write_many(b"one", b"two", b"three")
+        self.assertEqual(self.drained_by_one(self.restart), [b"one", b"two", b"three"])
+
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()
+
+    def test_a_server_that_is_away_is_asked_again_when_it_is_back(self) -> None:
+        self.queue.write_many(b"one", b"two", b"three")
+        with self.queue.prefetching() as queue:
+            first = queue.reserve(60)
+            self.server.stop()
+            try:
+                _, second = queue.ack_and_reserve(first, 60)
+                with self.assertRaises(QueueUnavailable):
+                    queue.ack_and_reserve(second, 60)
+            finally:
+                self.server.start()
+            acked, third = queue.ack_and_reserve(second, 60)
+            self.assertEqual((acked, second.payload, third.payload), (True, b"two", b"three"))
+            self.assertTrue(queue.ack(third))
+        self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 0))
+
+    def drained_by_one(self, between: Callable[[], object]) -> list[bytes]:
+        """Drain as a worker who is alone, with something happening between its steps."""
+        payloads = []
+        with self.queue.prefetching() as queue:
+            reservation = queue.reserve(60)
+            while reservation is not None:
+                payloads.append(reservation.payload)
+                between()
+                acked, reservation = queue.ack_and_reserve(reservation, 60)
+                self.assertTrue(acked)
+        self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 0))
+        return payloads
+
+    def test_what_was_fetched_from_a_full_server_can_be_put_back(self) -> None:
+        self.queue.write_many(b"expired", b"fresh")
+        self.take(0)
+        reservations = [self.take(), self.take()]
+        self.redis.config_set("maxmemory", 1)
+        self.addCleanup(self.redis.config_set, "maxmemory", 0)
+        for reservation in reservations:
+            self.assertTrue(self.queue.put_back(reservation))
+            # Twice, as after a lost answer.
+            self.queue.put_back(reservation)
+        self.assertEqual([self.take()[::2] for _ in "ab"], [(b"expired", 2), (b"fresh", 1)])
 
     def test_a_full_server_refuses_a_write_and_can_be_drained(self) -> None:
         self.queue.write_many(b"sent", b"released", b"deferred", b"buried")

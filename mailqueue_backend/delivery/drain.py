@@ -47,14 +47,14 @@ class Drain:
         self._quota = Quota(self.report.length, options)
         with Watchdog(options.stop) as watchdog:
             self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
-            self._first = self._worker(self._routes)
+            self._first = self._worker(self._routes, alone=self._workers() == 1)
             self._work()
         if self._error is not None:
             raise self._error
         return self.report
 
-    def _worker(self, routes: Routes) -> Worker:
-        return Worker(routes, self._quota, self.report, self.expired)
+    def _worker(self, routes: Routes, alone: bool = False) -> Worker:
+        return Worker(routes, self._quota, self.report, self.expired, alone)
 
     def _work(self) -> None:
         """Let the first worker work in this thread, and wait for the others; an interrupt ends them all."""

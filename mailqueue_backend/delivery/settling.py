@@ -5,6 +5,9 @@ A queue that is unavailable is asked again for a while: a database that restarts
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 from ..logs import get_logger
 from ..queues.base import MessageQueue, Reservation
 from .outcomes import Report
@@ -16,10 +19,18 @@ logger = get_logger("delivery")
 class Settler:
     """Takes messages from a queue for a lease, settles them, and counts. Any method may raise QueueUnavailable."""
 
-    def __init__(self, queue: MessageQueue, report: Report, lease: float) -> None:
-        self.queue = queue
+    def __init__(self, queue: MessageQueue, report: Report, lease: float, alone: bool) -> None:
+        self.queue = self._whole_queue = queue
         self.report = report
         self.lease = lease
+        self.alone = alone
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let the queue look ahead for a worker who is alone."""
+        queue = self._whole_queue
+        with queue.prefetching() if self.alone else nullcontext(queue) as self.queue:
+            yield
 
     def reserve(self) -> Reservation | None:
         """Take the next message; None when nothing is due."""

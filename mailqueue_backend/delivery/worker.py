@@ -28,16 +28,16 @@ HANDOUTS = 3
 
 
 class Worker:
-    """One thread of a drain, with a connection of its own to each mailer."""
+    """One thread of a drain, with a connection of its own to each mailer; ``alone``: the only one."""
 
-    def __init__(self, routes: Routes, quota: Quota, report: Report, expired: datetime) -> None:
+    def __init__(self, routes: Routes, quota: Quota, report: Report, expired: datetime, alone: bool) -> None:
         self.routes = routes
         self.quota = quota
         #: A failed message that was created before is discarded.
         self.expired = expired
         self.lease = conf.MAIL_QUEUE_LEASE
         queue = routes.main.que
-        self.settler = Settler(queue.without_expired() if routes.main.helping else queue, report, self.lease)
+        self.settler = Settler(queue.without_expired() if routes.main.helping else queue, report, self.lease, alone)
         #: The message in hand was in the hand of a process that died.
         self.may_die = False
 
@@ -46,7 +46,7 @@ class Worker:
 
         ``settled`` is called after each message, while the server can be reached.
         """
-        with self.routes:
+        with self.routes, self.settler.at_work():
             reservation = self._reserve()
             while reservation is not None:
                 reservation = self._process(reservation)

@@ -7,6 +7,8 @@ surface. Deliveries use ``reserve()`` instead, which lends a payload for a lease
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -115,6 +117,11 @@ class MessageQueue:
         What was in the hand of a process that died may be what killed it: a drain takes it with one worker alone.
         """
         return self
+
+    @contextmanager
+    def prefetching(self) -> Iterator[MessageQueue]:
+        """Lend this queue to a taker who is alone: it may hold the next message, too, and puts it back at the end."""
+        yield self
 
     @property
     def dead_name(self) -> str:

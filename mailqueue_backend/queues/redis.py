@@ -9,28 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from secrets import token_hex
-from time import monotonic
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from ..errors import ConfigurationError, QueueUnavailable
 from ..settings import conf
 from .base import Counts, MessageQueue, Reservation
-from .redis_client import TIMEOUT, driver, server
+from .redis_client import TIMEOUT, Line, driver, server
+from .redis_prefetch import PrefetchingQueue
+from .redis_receipts import Receipt, as_reservation, is_settled, microseconds, new_receipt, receipt_of
 from .redis_script import keys
 from .unavailable import unavailable_as_in_queue_front
 
 #: Seconds for which read() holds a message on its way out.
 READ_LEASE = 60
-
-
-class Receipt(NamedTuple):
-    """What holds a message."""
-
-    #: Its name in Redis. We choose it, so that asking again for a lost answer gets the same answer.
-    id: str
-    #: The lease does not end before, on time.monotonic().
-    until: float
 
 
 class Queue(MessageQueue):
@@ -60,20 +51,24 @@ class Queue(MessageQueue):
 
     def read(self) -> bytes | None:
         """Take one out; if that breaks off half-way it is not lost, but back after a minute."""
-        reservation = self._reserve(READ_LEASE, "early")
-        if reservation is None:
+        receipt = new_receipt(READ_LEASE)
+        taken, _ = self.run("reserve", receipt.id, microseconds(READ_LEASE), "early")
+        if taken is None:
             return None
-        self.ack(reservation)
-        return reservation.payload
+        self.run("ack", receipt.id)
+        payload: bytes = taken[0]
+        return payload
 
     def counts(self) -> Counts:
         """Count; a message of the dead queue that is in someone's hand is not seen."""
-        (due, deferred, reserved, dead), _ = self._run("counts")
+        (due, deferred, reserved, dead), _ = self.run("counts")
         return Counts(due + deferred, due, deferred, reserved, dead)
 
     def reserve(self, lease: float) -> Reservation | None:
         """Borrow the message whose lease ended first, else the head of the list."""
-        return self._reserve(lease, self._which)
+        receipt = new_receipt(lease)
+        taken, _ = self.run(*self.question(receipt, lease))
+        return as_reservation(receipt, taken)
 
     def ack(self, reservation: Reservation) -> bool:
         """Forget it."""
@@ -81,14 +76,14 @@ class Queue(MessageQueue):
 
     def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
         """Do both at once."""
-        held, receipt = _receipt(reservation), _new_receipt(lease)
-        (found, taken), again = self._run("ack_and_reserve", held.id, receipt.id, _microseconds(lease), self._which)
-        return _is_settled(held, found, again), _reservation(receipt, taken)
+        held, receipt = receipt_of(reservation), new_receipt(lease)
+        (found, taken), again = self.run(*self.question(receipt, lease, held))
+        return is_settled(held, found, again), as_reservation(receipt, taken)
 
     def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
         """Put it at the tail of the list, or with a delay among the deferred."""
         new_payload = [] if payload is None else [payload]
-        return self._settle("release", reservation, _microseconds(delay), *new_payload)
+        return self._settle("release", reservation, microseconds(delay), *new_payload)
 
     def bury(self, reservation: Reservation) -> bool:
         """Move it to the tail of the dead queue's list."""
@@ -100,26 +95,46 @@ class Queue(MessageQueue):
         duplicate._which = "fresh"
         return duplicate
 
-    def _reserve(self, lease: float, which: str) -> Reservation | None:
-        receipt = _new_receipt(lease)
-        taken, _ = self._run("reserve", receipt.id, _microseconds(lease), which)
-        return _reservation(receipt, taken)
+    @contextmanager
+    def prefetching(self) -> Iterator[PrefetchingQueue]:
+        """Give a queue that has the next message at hand."""
+        queue = PrefetchingQueue(self)
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+    def put_back(self, reservation: Reservation) -> bool:
+        """Let it be as if it had not been reserved."""
+        return self._settle("put_back", reservation, reservation.deliveries - 1)
+
+    # the script
+
+    def line(self) -> Line:
+        """Give a connection for calls whose answer is read later."""
+        return Line(self._server, self._keys)
+
+    def question(self, receipt: Receipt, lease: float, held: Receipt | None = None) -> list[str | int]:
+        """Word the operation that reserves a message, and forgets the one that is held."""
+        acked = [] if held is None else [held.id]
+        operation = "reserve" if held is None else "ack_and_reserve"
+        return [operation, *acked, receipt.id, microseconds(lease), self._which]
 
     def _settle(self, operation: str, reservation: Reservation, *arguments: int | bytes) -> bool:
-        held = _receipt(reservation)
-        found, again = self._run(operation, held.id, *arguments)
-        return _is_settled(held, found, again)
+        held = receipt_of(reservation)
+        found, again = self.run(operation, held.id, *arguments)
+        return is_settled(held, found, again)
 
-    def _run(self, operation: str, *arguments: str | int | bytes) -> tuple[Any, bool]:
+    def run(self, *arguments: str | int | bytes) -> tuple[Any, bool]:
         """Give the answer of an operation of the script, and whether it had to be asked for again.
 
         Each can be asked for twice without harm, so a lost connection need not stop a drain.
         """
         with self._translated_errors():
             try:
-                return self._server.script(self._keys, [operation, *arguments]), False
+                return self._server.script(self._keys, arguments), False
             except (self._redis.ConnectionError, self._redis.TimeoutError):
-                return self._server.script(self._keys, [operation, *arguments]), True
+                return self._server.script(self._keys, arguments), True
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -156,27 +171,3 @@ class RedisdQueue(Queue):
         if ":" not in address:
             raise ConfigurationError('QUEUE_REDIS_CONNECTION in your settings must be like "localhost:6379".')
         return f"redis://{address}?db={conf.QUEUE_REDIS_DB or 0}&socket_timeout={timeout}"
-
-
-def _new_receipt(lease: float) -> Receipt:
-    return Receipt(token_hex(16), monotonic() + lease)
-
-
-def _receipt(reservation: Reservation) -> Receipt:
-    return cast(Receipt, reservation.receipt)
-
-
-def _reservation(receipt: Receipt, taken: tuple[bytes, int] | None) -> Reservation | None:
-    return None if taken is None else Reservation(taken[0], receipt, taken[1])
-
-
-def _is_settled(held: Receipt, found: int, again: bool) -> bool:
-    """Tell whether we have settled it: asked again, it may be gone because the first time worked.
-
-    Nobody else can have taken it before its lease ended.
-    """
-    return bool(found) or (again and monotonic() < held.until)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)

@@ -44,6 +44,39 @@ class Server(NamedTuple):
         self.client.connection_pool.disconnect(inuse_connections=False)
 
 
+class Line:
+    """A connection of its own, over which the script is called now and its answer read later. Not for threads."""
+
+    def __init__(self, server: Server, keys: Sequence[str]) -> None:
+        self._server = server
+        self._keys = keys
+        self._client: Any = None
+        #: Why there is no answer to read.
+        self._error: Exception | None = None
+
+    def send(self, arguments: Sequence[str | int | bytes]) -> None:
+        """Send a call. If that fails, read() says so."""
+        try:
+            if self._client is None:
+                self._client = self._server.client.client()
+            self._client.connection.send_command("EVALSHA", SHA, len(self._keys), *self._keys, *arguments)
+            self._error = None
+        except driver().RedisError as error:
+            self._error = error
+
+    def read(self) -> Any:
+        """Read the answer. Raises redis-py's RedisError where the call has to be made again."""
+        error, self._error = self._error, driver().ConnectionError("The answer was read already")
+        if error is not None:
+            raise error
+        return self._client.connection.read_response()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._client is not None:
+            self._client.close()
+
+
 @cache
 def server(url: str) -> Server:
     """Give the one client for this URL; nothing is connected before its first command.

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=3000)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--drains", type=int, default=1, help="processes that drain at once")
+    parser.add_argument("--workers", type=int, default=8, help="of each drain, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--old", metavar="DIRECTORY", default="", help="where another release is installed")
     plan = Plan(**vars(parser.parse_args()))
@@ -31,7 +32,7 @@ def main() -> int:
         ledger = run(plan)
     finally:
         teardown_databases(databases, verbosity=0)
-    print(f"{plan.engine}, {plan.drains} drain(s) at once: {ledger}")
+    print(f"{plan.engine}, {plan.drains} drain(s) at once, at most {plan.workers} worker(s) each: {ledger}")
     for fault in ledger.faults():
         print(fault)
     return bool(ledger.faults())

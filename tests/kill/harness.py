@@ -37,13 +37,16 @@ class Plan:
     #: Drains at once.
     drains: int = 1
     seed: int = 1
+    #: Of each drain, at most.
+    workers: int = 8
     #: A directory with another release of the package.
     old: str = ""
 
 
 def run(plan: Plan) -> Ledger:
     """Do what the plan says."""
-    site, server = Site(plan.engine, MAIL_QUEUE_LEASE=LEASE), MailServer()
+    site = Site(plan.engine, MAIL_QUEUE_LEASE=LEASE, MAIL_QUEUE_WORKERS=plan.workers)
+    server = MailServer()
     try:
         with tempfile.TemporaryDirectory() as directory, site.here():
             return Run(plan, site, server, directory).ledger()
