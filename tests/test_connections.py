@@ -261,10 +261,10 @@ def _part(session: Session) -> str:
 
 
 def _only_in_the_main_thread(make: Callable[..., Any]) -> Callable[..., Any]:
-    def guarded(*args: Any) -> Any:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
         if current_thread() is not main_thread():
             raise ValueError("in a thread")
-        return make(*args)
+        return make(*args, **kwargs)
 
     return guarded
 

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from threading import Timer
 from unittest import mock, skipUnless
@@ -87,7 +87,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
 
     def test_a_server_that_is_away_is_asked_again_when_it_is_back(self) -> None:
         self.queue.write_many(b"one", b"two", b"three")
-        with self.queue.prefetching() as queue:
+        with closing(self.queue.prefetching()) as queue:
             first = queue.reserve(60)
             self.server.stop()
             try:
@@ -104,7 +104,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
     def drained_by_one(self, between: Callable[[], object]) -> list[bytes]:
         """Drain as a worker who is alone, with something happening between its steps."""
         payloads = []
-        with self.queue.prefetching() as queue:
+        with closing(self.queue.prefetching()) as queue:
             reservation = queue.reserve(60)
             while reservation is not None:
                 payloads.append(reservation.payload)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from time import monotonic
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 from django.test import override_settings
 
 from mailqueue_backend.delivery.quota import DrainOptions
 from mailqueue_backend.envelope import loads
+from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.base import Reservation
+from mailqueue_backend.queues.redis_client import Line
+from mailqueue_backend.queues.redis_prefetch import PrefetchingQueue
 from mailqueue_backend.queues.redis_receipts import receipt_of
 
 from . import services
@@ -30,7 +34,7 @@ class PrefetchTestCase(RedisTestCase):
         super().setUp()
         self.stack = ExitStack()
         self.addCleanup(self.stack.close)
-        self.prefetching = self.stack.enter_context(self.queue.prefetching())
+        self.prefetching = self.stack.enter_context(closing(self.queue.prefetching()))
 
     def first(self, lease: float = 60) -> Reservation:
         reservation = self.prefetching.reserve(lease)
@@ -85,16 +89,16 @@ class HandingOutTests(PrefetchTestCase):
         self.assertReserved(2)
         self.assertEqual(self.the_list(), [b"a"])
 
-    def test_late_ack_is_told_by_the_next_one(self) -> None:
+    def test_late_ack_is_told_in_the_log(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         first = self.first()
         self.assertReserved(2)
         self.redis.zadd(self.keys[2], {receipt_of(first).id: 0})
         self.assertEqual(self.take().payload, b"a")
-        acked, second = self.prefetching.ack_and_reserve(first, 60)
-        assert second is not None
-        self.assertTrue(acked)
-        self.assertEqual(self.prefetching.ack_and_reserve(second, 60)[0], False)
+        self.following(first)
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logs:
+            self.stack.close()
+        self.assertIn("after its lease had ended", logs.output[0])
 
     def test_next_message_that_has_waited_for_long_gets_a_new_lease(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
@@ -105,6 +109,26 @@ class HandingOutTests(PrefetchTestCase):
         self.assertEqual((second.payload, second.deliveries), (b"b", 1))
         self.assertGreater(receipt_of(second).until - monotonic(), lease / 2)
 
+    def test_ack_is_sent_at_once_though_the_server_has_closed_the_connection(self) -> None:
+        connection = self.prefetching._line._connection
+        connection.send_command("CLIENT", "ID")
+        number = connection.read_response()
+        self.queue.write_many(b"a", b"b", b"c")
+        first = self.first()
+        self.assertTrue(connection.can_read(5))
+        self.redis.client_kill_filter(_id=number)
+        second = self.following(first)
+        self.assertEqual(second.payload, b"b")
+        self.assertReserved(2)
+        self.assertEqual(self.redis.exists(self.name), 0)
+
+    def test_size_of_the_pool_is_not_exceeded(self) -> None:
+        queue = queue_at(f"{self.url}?max_connections=1", self.name)
+        self.addCleanup(queue._server.hang_up)
+        self.prefetching = self.stack.enter_context(closing(queue.prefetching()))
+        self.queue.write_many(b"a", b"b", b"c")
+        self.assertTrue(self.prefetching.ack(self.following(self.first())))
+
 
 class PuttingBackTests(PrefetchTestCase):
     def test_next_message_is_put_back_where_it_was(self) -> None:
@@ -113,6 +137,16 @@ class PuttingBackTests(PrefetchTestCase):
         self.stack.close()
         self.assertEqual(self.the_list(), [b"b", b"c"])
         self.assertEqual(self.take().deliveries, 1)
+
+    def test_messages_are_put_back_in_order_when_asking_is_interrupted(self) -> None:
+        for step, left in (("send", [b"a", b"b", b"c"]), ("read", [b"b", b"c"])):
+            with self.subTest(step):
+                self.queue.write_many(b"a", b"b", b"c")
+                with mock.patch.object(Line, step, side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
+                    self.following(self.first())
+                self.prefetching.close()
+                self.assertEqual(self.the_list(), left)
+                self.redis.delete(*self.keys)
 
     def test_message_from_the_hand_of_a_dead_process_has_none_beside_it(self) -> None:
         self.queue.write_many(b"a", b"b")
@@ -153,7 +187,7 @@ class LostAnswerTests(PrefetchTestCase):
         self.queue = queue_at(f"redis://{self.proxy.address}", self.name)
         self.addCleanup(self.queue._server.hang_up)
         self.queue.counts()  # Has the script loaded.
-        self.prefetching = self.stack.enter_context(self.queue.prefetching())
+        self.prefetching = self.stack.enter_context(closing(self.queue.prefetching()))
         self.queue.write_many(b"a", b"b", b"c")
         first = self.first()
         self.proxy.lose = b"ack_and_reserve"
@@ -161,7 +195,8 @@ class LostAnswerTests(PrefetchTestCase):
 
     def test_it_is_asked_for_again(self) -> None:
         self.assertEqual(self.second.payload, b"b")
-        third = self.following(self.second)
+        with self.assertNoLogs("mailqueue_backend.delivery", "WARNING"):
+            third = self.following(self.second)
         self.assertEqual((third.payload, third.deliveries), (b"c", 1))
         self.assertTrue(self.prefetching.ack(third))
         self.stack.close()
@@ -205,6 +240,16 @@ class DrainTests(SMTPServerMixin, DiscardLogMixin):
         backend.send_queued_messages()
         self.assertEqual(backend.tried, ["a", "b", "c"])
         self.assertEqual(self.waiting(), ["a"])
+
+    def test_queue_that_is_away_at_the_end_is_asked_again(self) -> None:
+        enqueue("a", "b")
+        errors = [QueueUnavailable("It restarts."), None]
+        with (
+            mock.patch.object(PrefetchingQueue, "close", side_effect=errors) as close,
+            self.assertLogs("mailqueue_backend.delivery", "WARNING"),
+        ):
+            QueuedEmailBackend().send_queued_messages()
+        self.assertEqual(close.call_count, 2)
 
     def test_interrupt_leaves_all_in_the_queue(self) -> None:
         enqueue("a", "b", "c", "d")

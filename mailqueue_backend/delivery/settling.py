@@ -6,7 +6,7 @@ A queue that is unavailable is asked again for a while: a database that restarts
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from ..logs import get_logger
 from ..queues.base import MessageQueue, Reservation
@@ -20,17 +20,22 @@ class Settler:
     """Takes messages from a queue for a lease, settles them, and counts. Any method may raise QueueUnavailable."""
 
     def __init__(self, queue: MessageQueue, report: Report, lease: float, alone: bool) -> None:
-        self.queue = self._whole_queue = queue
+        self.queue = queue
         self.report = report
         self.lease = lease
         self.alone = alone
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Let the queue look ahead for a worker who is alone."""
-        queue = self._whole_queue
-        with queue.prefetching() if self.alone else nullcontext(queue) as self.queue:
+        """Let the queue hold the next message for a worker who is alone."""
+        whole = self.queue
+        if self.alone:
+            self.queue = whole.prefetching()
+        try:
             yield
+        finally:
+            persist(self.queue.close)
+            self.queue = whole
 
     def reserve(self) -> Reservation | None:
         """Take the next message; None when nothing is due."""

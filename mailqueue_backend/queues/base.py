@@ -7,8 +7,6 @@ surface. Deliveries use ``reserve()`` instead, which lends a payload for a lease
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -118,10 +116,12 @@ class MessageQueue:
         """
         return self
 
-    @contextmanager
-    def prefetching(self) -> Iterator[MessageQueue]:
-        """Lend this queue to a taker who is alone: it may hold the next message, too, and puts it back at the end."""
-        yield self
+    def prefetching(self) -> MessageQueue:
+        """Give this queue for one taker who is alone: until close(), it may hold the next message, too."""
+        return self
+
+    def close(self) -> None:
+        """Put back what only prefetching() holds. Can be called again."""
 
     @property
     def dead_name(self) -> str:

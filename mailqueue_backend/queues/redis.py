@@ -95,14 +95,9 @@ class Queue(MessageQueue):
         duplicate._which = "fresh"
         return duplicate
 
-    @contextmanager
-    def prefetching(self) -> Iterator[PrefetchingQueue]:
+    def prefetching(self) -> PrefetchingQueue:
         """Give a queue that has the next message at hand."""
-        queue = PrefetchingQueue(self)
-        try:
-            yield queue
-        finally:
-            queue.close()
+        return PrefetchingQueue(self)
 
     def put_back(self, reservation: Reservation) -> bool:
         """Let it be as if it had not been reserved."""

@@ -48,33 +48,45 @@ class Line:
     """A connection of its own, over which the script is called now and its answer read later. Not for threads."""
 
     def __init__(self, server: Server, keys: Sequence[str]) -> None:
-        self._server = server
+        pool = server.client.connection_pool
+        #: Beside the pool, whose size the site may have limited.
+        self._connection: Any = pool.connection_class(**pool.connection_kwargs)
         self._keys = keys
-        self._client: Any = None
         #: Why there is no answer to read.
-        self._error: Exception | None = None
+        self._error: Exception | None = driver().ConnectionError("Nothing was sent")
 
     def send(self, arguments: Sequence[str | int | bytes]) -> None:
         """Send a call. If that fails, read() says so."""
         try:
-            if self._client is None:
-                self._client = self._server.client.client()
-            self._client.connection.send_command("EVALSHA", SHA, len(self._keys), *self._keys, *arguments)
+            self._renew()
+            self._connection.send_command("EVALSHA", SHA, len(self._keys), *self._keys, *arguments)
             self._error = None
         except driver().RedisError as error:
             self._error = error
 
     def read(self) -> Any:
         """Read the answer. Raises redis-py's RedisError where the call has to be made again."""
-        error, self._error = self._error, driver().ConnectionError("The answer was read already")
+        error, self._error = self._error, driver().ConnectionError("Nothing was sent")
         if error is not None:
             raise error
-        return self._client.connection.read_response()
+        try:
+            return self._connection.read_response()
+        except driver().RedisError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Give the connection back."""
-        if self._client is not None:
-            self._client.close()
+        """Hang up. The next call connects anew."""
+        self._connection.disconnect()
+
+    def _renew(self) -> None:
+        """Hang up when the server has: what is sent to it would be lost without a word."""
+        try:
+            ended = self._connection.can_read()
+        except driver().RedisError:
+            ended = True
+        if ended:
+            self.close()
 
 
 @cache
