@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from threading import Timer
 from unittest import mock, skipUnless
@@ -87,30 +87,31 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
 
     def test_a_server_that_is_away_is_asked_again_when_it_is_back(self) -> None:
         self.queue.write_many(b"one", b"two", b"three")
-        with closing(self.queue.prefetching()) as queue:
-            first = queue.reserve(60)
-            self.server.stop()
-            try:
-                _, second = queue.ack_and_reserve(first, 60)
-                with self.assertRaises(QueueUnavailable):
-                    queue.ack_and_reserve(second, 60)
-            finally:
-                self.server.start()
-            acked, third = queue.ack_and_reserve(second, 60)
-            self.assertEqual((acked, second.payload, third.payload), (True, b"two", b"three"))
-            self.assertTrue(queue.ack(third))
+        queue = self.queue.prefetching()
+        first = queue.reserve(60)
+        self.server.stop()
+        try:
+            _, second = queue.ack_and_reserve(first, 60)
+            with self.assertRaises(QueueUnavailable):
+                queue.ack_and_reserve(second, 60)
+        finally:
+            self.server.start()
+        acked, third = queue.ack_and_reserve(second, 60)
+        self.assertEqual((acked, second.payload, third.payload), (True, b"two", b"three"))
+        self.assertTrue(queue.ack(third))
+        queue.stop_prefetching()
         self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 0))
 
     def drained_by_one(self, between: Callable[[], object]) -> list[bytes]:
         """Drain as a worker who is alone, with something happening between its steps."""
-        payloads = []
-        with closing(self.queue.prefetching()) as queue:
-            reservation = queue.reserve(60)
-            while reservation is not None:
-                payloads.append(reservation.payload)
-                between()
-                acked, reservation = queue.ack_and_reserve(reservation, 60)
-                self.assertTrue(acked)
+        payloads, queue = [], self.queue.prefetching()
+        reservation = queue.reserve(60)
+        while reservation is not None:
+            payloads.append(reservation.payload)
+            between()
+            acked, reservation = queue.ack_and_reserve(reservation, 60)
+            self.assertTrue(acked)
+        queue.stop_prefetching()
         self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 0))
         return payloads
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
 from time import monotonic
 from typing import Any
 from unittest import mock
@@ -18,6 +17,7 @@ from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.base import Reservation
+from mailqueue_backend.queues.redis import Queue
 from mailqueue_backend.queues.redis_client import Line
 from mailqueue_backend.queues.redis_prefetch import PrefetchingQueue
 from mailqueue_backend.queues.redis_receipts import receipt_of
@@ -32,9 +32,11 @@ from .test_queue_redis import RedisTestCase, queue_at
 class PrefetchTestCase(RedisTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.stack = ExitStack()
-        self.addCleanup(self.stack.close)
-        self.prefetching = self.stack.enter_context(closing(self.queue.prefetching()))
+        self.prefetch(self.queue)
+
+    def prefetch(self, queue: Queue) -> None:
+        self.prefetching = queue.prefetching()
+        self.addCleanup(self.prefetching.stop_prefetching)
 
     def first(self, lease: float = 60) -> Reservation:
         reservation = self.prefetching.reserve(lease)
@@ -65,7 +67,7 @@ class HandingOutTests(PrefetchTestCase):
             acked, reservation = self.prefetching.ack_and_reserve(reservation, 60)
             self.assertTrue(acked)
         self.assertEqual(taken, [(payload, 1) for payload in payloads])
-        self.stack.close()
+        self.prefetching.stop_prefetching()
         self.assertEqual(self.redis.exists(*self.keys), 0)
 
     def test_next_message_is_there_while_one_is_in_hand(self) -> None:
@@ -97,7 +99,7 @@ class HandingOutTests(PrefetchTestCase):
         self.assertEqual(self.take().payload, b"a")
         self.following(first)
         with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logs:
-            self.stack.close()
+            self.prefetching.stop_prefetching()
         self.assertIn("after its lease had ended", logs.output[0])
 
     def test_next_message_that_has_waited_for_long_gets_a_new_lease(self) -> None:
@@ -125,7 +127,7 @@ class HandingOutTests(PrefetchTestCase):
     def test_size_of_the_pool_is_not_exceeded(self) -> None:
         queue = queue_at(f"{self.url}?max_connections=1", self.name)
         self.addCleanup(queue._server.hang_up)
-        self.prefetching = self.stack.enter_context(closing(queue.prefetching()))
+        self.prefetch(queue)
         self.queue.write_many(b"a", b"b", b"c")
         self.assertTrue(self.prefetching.ack(self.following(self.first())))
 
@@ -134,7 +136,7 @@ class PuttingBackTests(PrefetchTestCase):
     def test_next_message_is_put_back_where_it_was(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         self.prefetching.ack(self.first())
-        self.stack.close()
+        self.prefetching.stop_prefetching()
         self.assertEqual(self.the_list(), [b"b", b"c"])
         self.assertEqual(self.take().deliveries, 1)
 
@@ -144,7 +146,7 @@ class PuttingBackTests(PrefetchTestCase):
                 self.queue.write_many(b"a", b"b", b"c")
                 with mock.patch.object(Line, step, side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
                     self.following(self.first())
-                self.prefetching.close()
+                self.prefetching.stop_prefetching()
                 self.assertEqual(self.the_list(), left)
                 self.redis.delete(*self.keys)
 
@@ -164,7 +166,7 @@ class PuttingBackTests(PrefetchTestCase):
 
     def test_such_a_message_is_put_back_as_often_handed_out_as_it_was(self) -> None:
         self.second_that_comes_before_an_expired_one()
-        self.stack.close()
+        self.prefetching.stop_prefetching()
         again = self.take()
         self.assertEqual((again.payload, again.deliveries), (b"expired", 2))
 
@@ -187,7 +189,7 @@ class LostAnswerTests(PrefetchTestCase):
         self.queue = queue_at(f"redis://{self.proxy.address}", self.name)
         self.addCleanup(self.queue._server.hang_up)
         self.queue.counts()  # Has the script loaded.
-        self.prefetching = self.stack.enter_context(closing(self.queue.prefetching()))
+        self.prefetch(self.queue)
         self.queue.write_many(b"a", b"b", b"c")
         first = self.first()
         self.proxy.lose = b"ack_and_reserve"
@@ -199,12 +201,12 @@ class LostAnswerTests(PrefetchTestCase):
             third = self.following(self.second)
         self.assertEqual((third.payload, third.deliveries), (b"c", 1))
         self.assertTrue(self.prefetching.ack(third))
-        self.stack.close()
+        self.prefetching.stop_prefetching()
         self.assertEqual(self.redis.exists(*self.keys), 0)
 
     def test_next_message_is_put_back_all_the_same(self) -> None:
         self.prefetching.ack(self.second)
-        self.stack.close()
+        self.prefetching.stop_prefetching()
         self.assertEqual(self.the_list(), [b"c"])
 
 
@@ -245,11 +247,11 @@ class DrainTests(SMTPServerMixin, DiscardLogMixin):
         enqueue("a", "b")
         errors = [QueueUnavailable("It restarts."), None]
         with (
-            mock.patch.object(PrefetchingQueue, "close", side_effect=errors) as close,
+            mock.patch.object(PrefetchingQueue, "stop_prefetching", side_effect=errors) as stop,
             self.assertLogs("mailqueue_backend.delivery", "WARNING"),
         ):
             QueuedEmailBackend().send_queued_messages()
-        self.assertEqual(close.call_count, 2)
+        self.assertEqual(stop.call_count, 2)
 
     def test_interrupt_leaves_all_in_the_queue(self) -> None:
         enqueue("a", "b", "c", "d")

@@ -34,7 +34,7 @@ class Settler:
         try:
             yield
         finally:
-            persist(self.queue.close)
+            persist(self.queue.stop_prefetching)
             self.queue = whole
 
     def reserve(self) -> Reservation | None:

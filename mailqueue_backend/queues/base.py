@@ -117,11 +117,11 @@ class MessageQueue:
         return self
 
     def prefetching(self) -> MessageQueue:
-        """Give this queue for one taker who is alone: until close(), it may hold the next message, too."""
+        """Give this queue for one taker who is alone: it may hold the next message, too, until stop_prefetching()."""
         return self
 
-    def close(self) -> None:
-        """Put back what only prefetching() holds. Can be called again."""
+    def stop_prefetching(self) -> None:
+        """Put back the next message. Can be called again."""
 
     @property
     def dead_name(self) -> str:

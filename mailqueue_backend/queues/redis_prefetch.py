@@ -47,7 +47,7 @@ class PrefetchingQueue(MessageQueue):
         #: The next message; after an interrupt also the one that was to be handed out.
         self._beside: list[Reservation] = []
 
-    def close(self) -> None:
+    def stop_prefetching(self) -> None:
         """Put the next message back to where it was."""
         try:
             self._read_answer()
