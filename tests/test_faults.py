@@ -56,8 +56,8 @@ UNREACHABLE = (0, 1, [0, 0, 0])
 ONE_FAILED = (2, 1, [1])
 ALL_SENT = (3, 0, [])
 
-#: Seconds: of a step, and of a message (half the lease).
-TIMEOUT, LEASE = 2, 8
+#: Seconds: of a step, and of a message (half the lease); a busy machine needs some of it for itself.
+TIMEOUT, LEASE = 2, 16
 
 
 class Cell(NamedTuple):
