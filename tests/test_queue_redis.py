@@ -74,6 +74,14 @@ class RedisTestCase(TakingMixin, SimpleTestCase):
         self.keys = keys(self.name, self.queue.dead_name)
         self.addCleanup(self.redis.delete, *self.keys)
 
+    def go_through_a_proxy(self, options: str = "") -> None:
+        """Have the queue behind a proxy that can lose an answer, with the script loaded."""
+        self.proxy = Proxy(services.REDIS)
+        self.addCleanup(self.proxy.close)
+        self.queue = queue_at(f"redis://{self.proxy.address}{options}", self.name)
+        self.addCleanup(self.queue._server.hang_up)
+        self.queue.counts()
+
     def the_list(self) -> list[bytes]:
         """Show what redisd and 0.1.2 see."""
         payloads: list[bytes] = self.redis.lrange(self.name, 0, -1)
@@ -247,12 +255,8 @@ class LostAnswerTests(RedisTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = Proxy(services.REDIS)
-        self.addCleanup(self.proxy.close)
         # The option is one for trouble: it must not get its way.
-        self.queue = queue_at(f"redis://{self.proxy.address}?retry_on_timeout=1", self.name)
-        self.addCleanup(self.queue._server.hang_up)
-        self.queue.counts()  # Has the script loaded.
+        self.go_through_a_proxy("?retry_on_timeout=1")
 
     def test_a_write_raises_and_is_not_stored_twice(self) -> None:
         self.proxy.lose = b"RPUSH"

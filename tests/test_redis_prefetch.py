@@ -24,7 +24,6 @@ from mailqueue_backend.queues.redis_receipts import receipt_of
 
 from . import services
 from .cases import DiscardLogMixin, enqueue
-from .redis_servers import Proxy
 from .smtp_server import SMTPServerMixin
 from .test_queue_redis import RedisTestCase, queue_at
 
@@ -184,11 +183,7 @@ class PuttingBackTests(PrefetchTestCase):
 class LostAnswerTests(PrefetchTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.proxy = Proxy(services.REDIS)
-        self.addCleanup(self.proxy.close)
-        self.queue = queue_at(f"redis://{self.proxy.address}", self.name)
-        self.addCleanup(self.queue._server.hang_up)
-        self.queue.counts()  # Has the script loaded.
+        self.go_through_a_proxy()
         self.prefetch(self.queue)
         self.queue.write_many(b"a", b"b", b"c")
         first = self.first()

@@ -101,7 +101,7 @@ class DeliveryMixin(smtplib.SMTP):
         self.recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         self.refused = {}
         self.in_transaction = True
-        addresses = _each_once(self.recipients)
+        addresses = list({smtplib.quoteaddr(recipient): recipient for recipient in self.recipients}.values())
         if self._can_pipeline(addresses, msg, mail_options, rcpt_options):
             self.refused = pipeline(self, from_addr, addresses, msg)
         else:
@@ -160,13 +160,6 @@ class DeliveryMixin(smtplib.SMTP):
         except smtplib.SMTPServerDisconnected as error:
             raise smtplib.SMTPServerDisconnected(f"{error}; the whole message was sent: it may arrive twice") from error
         return answer
-
-
-def _each_once(recipients: list[str]) -> list[str]:
-    """Name each address once, however it is written."""
-    if len(recipients) == 1:
-        return recipients
-    return list({smtplib.quoteaddr(recipient): recipient for recipient in recipients}.values())
 
 
 class DeliverySMTP(DeliveryMixin, HeldSMTP):

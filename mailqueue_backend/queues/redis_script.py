@@ -116,16 +116,15 @@ end
 
 -- What was handed out 'count' times before lies again where it was taken from.
 function operation.put_back(receipt, count)
-  if call('ZREM', leases, receipt) == 0 then return 0 end
+  if not call('ZSCORE', leases, receipt) then return 0 end
   if tonumber(count) > 0 then
+    call('ZREM', leases, receipt)
     call('HSET', deliveries, receipt, count)
     call('ZADD', leases, now, receipt)
-    return 1
+  else
+    local payload = remove(leases, receipt)
+    if payload then call('LPUSH', list, payload) end
   end
-  local payload = call('HGET', payloads, receipt)
-  call('HDEL', payloads, receipt)
-  call('HDEL', deliveries, receipt)
-  if payload then call('LPUSH', list, payload) end
   return 1
 end
 
