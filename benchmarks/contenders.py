@@ -1,4 +1,4 @@
-"""Who is compared: the packages, the environment that each gets, and how each is set up by its own documentation."""
+"""The packages that are compared, the environment of each, and its settings as its own documentation advises."""
 
 from __future__ import annotations
 
@@ -9,44 +9,74 @@ from uuid import uuid4
 import needs
 from environments import Environment
 
-#: The top of this repository, where our own package is.
+#: The top of this repository, which contains our own package.
 TOP = Path(__file__).resolve().parents[1]
 DJANGO = "Django~=5.2.0"
+#: Django >= 5.1 runs this on each new connection to SQLite.
+WAL = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
 
 
 class Contender(NamedTuple):
-    """One row of the table."""
+    """One row of the table of rates."""
 
     name: str
     environment: Environment
     #: The management command that delivers; None: Django's backend, which has no queue.
     command: str | None
     settings: dict[str, Any]
+    #: Database that it runs on: "sqlite", "wal" (SQLite in WAL mode) or "postgresql".
+    database: str = "sqlite"
+    #: It delivers one message after the other, so its time per message does not depend on their number.
+    serial: bool = False
 
     def settings_in(self, directory: Path) -> dict[str, Any]:
-        """Give all its settings; its files are in that directory. Raises Missing."""
+        """Return all its settings; its files go into ``directory``. Raises Missing."""
         found = {"SECRET_KEY": "a key for the benchmark", "USE_TZ": True, **self.settings}
-        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(directory / "queue.sqlite3")}
-        found["DATABASES"] = {"default": database}
+        found["DATABASES"] = {"default": self._database_in(directory)}
+        # Unique names: nobody else's data is touched.
+        found["MAIL_QUEUE_NAME"] = _unique_name()
         if self.settings.get("QUEUE_BACKEND") == "redisd":
-            # Nobody else's key, and a new one each time.
-            found |= {"QUEUE_REDIS_CONNECTION": needs.redis(), "MAIL_QUEUE_NAME": f"mailqueue_benchmark_{uuid4().hex}"}
+            found["QUEUE_REDIS_CONNECTION"] = needs.redis()
         return found
+
+    def _database_in(self, directory: Path) -> dict[str, Any]:
+        if self.database == "postgresql":
+            return {**needs.postgresql(), "TEST": {"NAME": _unique_name()}}
+        sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(directory / "queue.sqlite3")}
+        return {**sqlite, "OPTIONS": WAL} if self.database == "wal" else sqlite
+
+
+def _unique_name() -> str:
+    return f"mailqueue_benchmark_{uuid4().hex}"
+
+
+def with_one_worker(contender: Contender) -> Contender:
+    """Return a variant of ours that drains over one connection."""
+    settings = {**contender.settings, "MAIL_QUEUE_WORKERS": 1}
+    return contender._replace(name=f"{contender.name}, one worker", settings=settings)
+
+
+def in_wal(contender: Contender) -> Contender:
+    """Return a variant whose SQLite database is in WAL mode, with synchronous = NORMAL."""
+    return contender._replace(name=f"{contender.name} in WAL", database="wal")
 
 
 _OUR_BACKEND = {"EMAIL_BACKEND": "mailqueue_backend.mail.smtp.QueuedEmailBackend"}
 _ON_REDIS = {**_OUR_BACKEND, "INSTALLED_APPS": ["mailqueue_backend"], "QUEUE_BACKEND": "redisd"}
-_ON_SQLITE = {**_OUR_BACKEND, "INSTALLED_APPS": ["mailqueue_backend", "mailqueue_backend.queues.database"]}
+_ON_DATABASE = {**_OUR_BACKEND, "INSTALLED_APPS": ["mailqueue_backend", "mailqueue_backend.queues.database"]}
 
-_OURS = Environment("ours", [DJANGO, "queue-front", "redis[hiredis]"], variables={"PYTHONPATH": str(TOP)})
+_OURS = Environment(
+    "ours", [DJANGO, "queue-front", "redis[hiredis]", "psycopg[binary]"], variables={"PYTHONPATH": str(TOP)}
+)
 _OLD = Environment("0.1.2", [DJANGO, "queue-front", "redis[hiredis]"], bare=["django-mailqueue-backend==0.1.2"])
 _POST_OFFICE = Environment("post_office", [DJANGO, "django-post_office"])
 _MAILER = Environment("mailer", [DJANGO, "django-mailer"])
 _DJANGO = Environment("django", [DJANGO])
 
 OURS_ON_REDIS = Contender("ours, Redis", _OURS, "process_mail_queue", _ON_REDIS)
-OURS_ON_SQLITE = Contender("ours, SQLite", _OURS, "process_mail_queue", _ON_SQLITE)
-OLD_ON_REDIS = Contender("0.1.2, Redis", _OLD, "process_mail_queue", _ON_REDIS)
+OURS_ON_SQLITE = Contender("ours, SQLite", _OURS, "process_mail_queue", _ON_DATABASE)
+OURS_ON_POSTGRESQL = Contender("ours, PostgreSQL", _OURS, "process_mail_queue", _ON_DATABASE, "postgresql")
+OLD_ON_REDIS = Contender("0.1.2, Redis", _OLD, "process_mail_queue", _ON_REDIS, serial=True)
 POST_OFFICE = Contender(
     "django-post_office, SQLite",
     _POST_OFFICE,
@@ -62,7 +92,9 @@ MAILER = Contender(
     _MAILER,
     "send_mail",
     {"EMAIL_BACKEND": "mailer.backend.DbBackend", "INSTALLED_APPS": ["mailer"]},
+    serial=True,
 )
-DJANGO_ALONE = Contender("Django's SMTP backend, no queue", _DJANGO, None, {})
+DJANGO_ALONE = Contender("Django's SMTP backend, no queue", _DJANGO, None, {}, serial=True)
 
-CONTENDERS = [OURS_ON_SQLITE, OURS_ON_REDIS, OLD_ON_REDIS, POST_OFFICE, MAILER, DJANGO_ALONE]
+ONE_WORKER_ON_REDIS, ONE_WORKER_ON_SQLITE = map(with_one_worker, [OURS_ON_REDIS, OURS_ON_SQLITE])
+OURS_IN_WAL, POST_OFFICE_IN_WAL, MAILER_IN_WAL = map(in_wal, [OURS_ON_SQLITE, POST_OFFICE, MAILER])

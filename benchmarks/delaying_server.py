@@ -1,7 +1,7 @@
-"""An SMTP server that is a network away: it waits before it answers, and does little else.
+"""An SMTP server that delays its replies, as a network does, and does little else.
 
-What arrives at once is answered at once, after one wait: as a round trip costs. The port is printed when it
-listens; it serves until its stdin ends, then prints how many messages it has got.
+Commands that arrive together are answered together, after one delay: that is one round trip. The server prints its
+port when it listens, serves until its stdin ends, then prints how many messages it has received.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ received: list[bytes] = []
 
 
 class Session:
-    """One connection."""
+    """One client connection."""
 
     def __init__(self, connection: socket.socket, options: Namespace, context: ssl.SSLContext | None) -> None:
         self.connection = connection
@@ -31,7 +31,7 @@ class Session:
         self.in_body = self.starting_tls = self.ended = False
 
     def run(self) -> None:
-        """Greet and answer until the client leaves."""
+        """Greet, then reply until the client disconnects."""
         with suppress(OSError), self.connection:
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.send(b"220 ready\r\n")
@@ -42,13 +42,13 @@ class Session:
                     self.start_tls()
 
     def send(self, replies: bytes) -> None:
-        """Answer, as late as over the network."""
+        """Send replies after the delay."""
         if replies:
             time.sleep(self.delay)
             self.connection.sendall(replies)
 
     def answers(self) -> Iterator[bytes]:
-        """Take whole commands and bodies from the buffer, and give the reply to each."""
+        """Consume complete commands and bodies from the buffer; yield the reply to each."""
         while True:
             part, end, rest = self.buffer.partition(b"\r\n.\r\n" if self.in_body else b"\r\n")
             if not end:
@@ -62,7 +62,7 @@ class Session:
                 yield self.answer(part[:4].upper())
 
     def answer(self, verb: bytes) -> bytes:
-        """Do what a command asks for."""
+        """Carry out a command; return the reply."""
         if verb == b"EHLO":
             *first, last = [*self.extensions, *self.security()]
             return "".join([*(f"250-{word}\r\n" for word in first), f"250 {last}\r\n"]).encode()
@@ -80,13 +80,13 @@ class Session:
         return b"250 ok\r\n"
 
     def security(self) -> list[str]:
-        """Announce STARTTLS, and under TLS a login."""
+        """Return the extensions for STARTTLS, or for a login under TLS."""
         if self.context is None:
             return []
         return ["AUTH PLAIN"] if isinstance(self.connection, ssl.SSLSocket) else ["STARTTLS"]
 
     def start_tls(self) -> None:
-        """Shake hands, which takes a round trip of its own."""
+        """Perform the TLS handshake, which takes another round trip."""
         assert self.context is not None
         time.sleep(self.delay)
         self.connection = self.context.wrap_socket(self.connection, server_side=True)
@@ -94,7 +94,7 @@ class Session:
 
 
 def serve(listener: socket.socket, options: Namespace) -> None:
-    """Give each connection a thread of its own."""
+    """Accept connections; start a thread for each."""
     context = None
     if options.certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

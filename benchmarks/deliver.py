@@ -1,50 +1,91 @@
-"""What runs in a contender's own environment: queue a number of messages, then deliver them against the clock.
+"""The process that runs in a contender's own environment: send messages, deliver them, time one of the two.
 
-It reads JSON from stdin, ``{"settings": …, "command": …, "messages": …}``, and prints how many seconds the
-delivery took. Without a command there is no queue: sending the list is the delivery.
+It reads JSON from stdin, ``{"settings": …, "command": …, "messages": …, "measure": …}``, and prints JSON: the
+rate in messages per second, and how many connections to the database were opened meanwhile. Without a command
+there is no queue: sending the list is the delivery.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from time import perf_counter
 from typing import Any
 
 import django
 from django.conf import settings
+from django.core import mail
+from django.core.management import call_command
+from django.db import connections
+from django.db.backends.signals import connection_created
 
-#: About what a notification of a web site has: 2 kB.
+#: 2 kB, as a typical notification of a web site has.
 BODY = "A line of the body of this message, as plain as can be.\r\n" * 35
 
 
-def main(task: dict[str, Any]) -> float:
-    """Give the seconds."""
+def main(task: dict[str, Any]) -> dict[str, float]:
+    """Carry out the task; return the rate and the number of connections."""
     settings.configure(**task["settings"])
     django.setup()
+    measure = {"drain": drain, "send": send_one_by_one}[task["measure"]]
+    with tables():
+        return measure(make_messages(task["messages"]), task["command"])
 
-    from django.core import mail
-    from django.core.management import call_command
 
-    call_command("migrate", verbosity=0)
-    messages = [
+@contextmanager
+def tables() -> Iterator[None]:
+    """Create the tables; on a server, in a database of our own that is dropped at the end."""
+    if connections["default"].vendor == "sqlite":
+        call_command("migrate", verbosity=0)
+        yield
+        return
+    name = connections["default"].settings_dict["NAME"]
+    creation = connections["default"].creation
+    creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        yield
+    finally:
+        creation.destroy_test_db(name, verbosity=0)
+
+
+def make_messages(count: int) -> list[mail.EmailMessage]:
+    return [
         mail.EmailMessage(f"Message {number}", BODY, "shop@example.org", [f"reader{number}@example.org"])
-        for number in range(task["messages"])
+        for number in range(count)
     ]
+
+
+def drain(messages: list[mail.EmailMessage], command: str | None) -> dict[str, float]:
+    """Queue all messages in one call, then time the drain, which opens its own connections to the database."""
     connection = mail.get_connection()
-    if task["command"]:
+    if command:
         connection.send_messages(messages)
+    connections.close_all()
+    opened: list[object] = []
+    connection_created.connect(lambda **event: opened.append(event["connection"]), weak=False)
     start = perf_counter()
-    if task["command"]:
-        call_command(task["command"])
+    if command:
+        call_command(command)
     else:
         connection.send_messages(messages)
-    return perf_counter() - start
+    return {"rate": len(messages) / (perf_counter() - start), "connections": len(opened)}
+
+
+def send_one_by_one(messages: list[mail.EmailMessage], command: str) -> dict[str, float]:
+    """Time one send() after the other, but not the first, which imports modules; deliver them at the end."""
+    messages[0].send()
+    start = perf_counter()
+    for message in messages[1:]:
+        message.send()
+    seconds = perf_counter() - start
+    call_command(command)
+    return {"rate": (len(messages) - 1) / seconds, "connections": 0}
 
 
 if __name__ == "__main__":
     with redirect_stdout(StringIO()):  # 0.1.2 prints its summary
-        seconds = main(json.load(sys.stdin))
-    print(seconds)
+        result = main(json.load(sys.stdin))
+    print(json.dumps(result))

@@ -10,17 +10,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Environment:
-    """What one contender needs to run."""
+    """What a contender needs to run."""
 
     name: str
     requirements: list[str]
-    #: What has to be installed without its own dependencies.
+    #: Installed without their own dependencies.
     bare: list[str] = field(default_factory=list)
     #: Environment variables.
     variables: dict[str, str] = field(default_factory=dict)
 
     def make(self, directory: Path) -> None:
-        """Make it, or complete it."""
+        """Create the environment, or install what it lacks."""
         python = self.python(directory)
         if not python.exists():
             _run(sys.executable, "-m", "venv", directory / self.name)
@@ -29,7 +29,7 @@ class Environment:
             _install(python, "--no-deps", *self.bare)
 
     def python(self, directory: Path) -> Path:
-        """Give the path of its interpreter."""
+        """Return the path of its interpreter."""
         return directory / self.name / "bin" / "python"
 
 

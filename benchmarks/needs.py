@@ -1,4 +1,4 @@
-"""What the machine must have for a measurement; where it is missing, the measurement is left out."""
+"""Services and programs that a measurement needs; where one is missing, the measurement is left out."""
 
 from __future__ import annotations
 
@@ -7,25 +7,44 @@ import shutil
 import socket
 
 REDIS = os.environ.get("BENCHMARK_REDIS", "127.0.0.1:6379")
+POSTGRESQL = os.environ.get("BENCHMARK_POSTGRESQL", "127.0.0.1:5432")
 
 
 class Missing(Exception):
-    """Says what is not there."""
+    """A service or program is not there; the message says which."""
 
 
 def redis() -> str:
-    """Give the address of Redis. Raises Missing."""
-    host, port = REDIS.rsplit(":", 1)
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        raise Missing(f"no Redis answers at {REDIS}; the environment variable BENCHMARK_REDIS names another") from None
+    """Return the address of Redis. Raises Missing."""
+    _require_server("Redis", REDIS, "BENCHMARK_REDIS")
     return REDIS
 
 
+def postgresql() -> dict[str, str]:
+    """Return Django's settings for the PostgreSQL server. Raises Missing."""
+    _require_server("PostgreSQL", POSTGRESQL, "BENCHMARK_POSTGRESQL")
+    host, port = POSTGRESQL.rsplit(":", 1)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "HOST": host,
+        "PORT": port,
+        "USER": os.environ.get("BENCHMARK_POSTGRESQL_USER", "postgres"),
+        "PASSWORD": os.environ.get("BENCHMARK_POSTGRESQL_PASSWORD", ""),
+    }
+
+
 def program(name: str, package: str) -> str:
-    """Give the path of a program. Raises Missing."""
+    """Return the path of a program. Raises Missing."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
-        raise Missing(f"no {name}; Debian has it in the package {package}")
+        raise Missing(f"{name} is not installed; Debian has it in the package {package}")
     return path
+
+
+def _require_server(name: str, address: str, variable: str) -> None:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        raise Missing(f"{name} does not answer at {address}; set {variable} to another address") from None

@@ -1,4 +1,4 @@
-"""The SMTP servers that the contenders deliver to, each a process of its own that counts what it gets."""
+"""The SMTP servers that the contenders deliver to; each is a process that counts the messages it receives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Server:
 
     process: subprocess.Popen[str]
     port: int
-    #: Environment variables of whoever delivers to it.
+    #: Environment variables for the process that delivers to it.
     variables: dict[str, str] = {}
 
     def __enter__(self) -> Server:
@@ -35,12 +35,12 @@ class Server:
         self.process.wait()
 
     def received(self) -> int:
-        """Stop it and give the number of messages that it has got."""
+        """Stop it and return the number of messages that it has received."""
         raise NotImplementedError
 
 
 class DelayingServer(Server):
-    """The one beside this file."""
+    """Runs delaying_server.py."""
 
     def __init__(self, directory: Path, options: Sequence[str | Path] = ()) -> None:
         script = Path(__file__).with_name("delaying_server.py")
@@ -54,7 +54,7 @@ class DelayingServer(Server):
 
 
 class TLSServer(DelayingServer):
-    """The same with STARTTLS and a login; its certificate is trusted beside those that the machine trusts."""
+    """The same with STARTTLS and a login; clients trust its certificate in addition to the system's."""
 
     def __init__(self, directory: Path, options: Sequence[str | Path] = ()) -> None:
         certificate, trusted = directory / "certificate.pem", directory / "trusted.pem"
@@ -67,13 +67,20 @@ class TLSServer(DelayingServer):
 
 def _make_certificate(path: Path) -> None:
     request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    command = [needs.program("openssl", "openssl"), *request.split(), "-keyout", path, "-out", path.with_suffix(".crt")]
+    command: list[str | Path] = [
+        needs.program("openssl", "openssl"),
+        *request.split(),
+        "-keyout",
+        path,
+        "-out",
+        path.with_suffix(".crt"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     path.write_text(path.read_text() + path.with_suffix(".crt").read_text())
 
 
 class Sink(Server):
-    """Postfix' smtp-sink, which throws mail away as fast as C can."""
+    """Postfix' smtp-sink, written in C, which discards mail."""
 
     def __init__(self, directory: Path) -> None:
         program = needs.program("smtp-sink", "postfix")

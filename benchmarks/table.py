@@ -1,36 +1,34 @@
-"""The results as a table, and whether they keep what we promise."""
+"""The results as tables in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from contenders import CONTENDERS
-from scenarios import Promise, Scenario
+from promises import Verdict
+from scenarios import Scenario
 
 #: Messages per second, by the names of scenario and contender.
-Medians = dict[tuple[str, str], float]
+Medians = dict[str, dict[str, float]]
 
 
-def rows(scenarios: list[Scenario], medians: Medians) -> Iterator[str]:
-    """Give a table in Markdown."""
+def rates(scenarios: list[Scenario], medians: Medians) -> Iterator[str]:
+    """Yield the lines of a table of rates: a row per contender, a column per scenario."""
     yield row("messages per second", *(scenario.title for scenario in scenarios))
     yield row("---", *("---:" for _ in scenarios))
-    for contender in CONTENDERS:
-        found = [medians.get((scenario.name, contender.name)) for scenario in scenarios]
-        yield row(contender.name, *("" if rate is None else f"{rate:.0f}" for rate in found))
+    for name in dict.fromkeys(contender.name for scenario in scenarios for contender in scenario.contenders):
+        found = [medians[scenario.name].get(name) for scenario in scenarios]
+        yield row(name, *("" if rate is None else f"{rate:.0f}" for rate in found))
+
+
+def promises(verdicts: list[Verdict]) -> Iterator[str]:
+    """Yield the lines of a table of promises."""
+    yield row("promise", "measured", "must be", "")
+    yield row("---", "---:", "---:", "---")
+    for verdict in verdicts:
+        result = {True: "kept", False: "**missed**", None: "not measured"}[verdict.kept]
+        yield row(verdict.promise, verdict.measured, verdict.target, result)
 
 
 def row(*cells: str) -> str:
-    """Give one row."""
+    """Return one row."""
     return f"| {' | '.join(cells)} |"
-
-
-def kept(scenario: Scenario, promise: Promise, medians: Medians) -> tuple[str, bool]:
-    """Tell a ratio, and whether it is what we promise; what was left out breaks no promise."""
-    text = f"{scenario.title}: {promise.ours.name} / {promise.other.name}"
-    try:
-        ours, other = (medians[scenario.name, contender.name] for contender in (promise.ours, promise.other))
-    except KeyError:
-        return f"{text}: not measured", True
-    ratio = ours / other
-    return f"{text}: {ratio:.2f} (promised: {promise.ratio})", ratio >= promise.ratio
