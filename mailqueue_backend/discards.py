@@ -17,7 +17,7 @@ from typing import Any
 
 from django.core.files import locks
 
-from .errors import DiscardLogError
+from .errors import DiscardLogError, interrupts
 from .settings import conf
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -106,16 +106,21 @@ def attach_handler() -> DiscardLogHandler:
     return handler
 
 
-def log_discard(created: object, sender: object, recipients: Iterable[object], subject: object, error: object) -> None:
+def log_discard(
+    created: object, sender: object, recipients: Iterable[object], subject: object, error: object, id: str
+) -> None:
     """Write the line for a message that is given up. Raises DiscardLogError when it cannot be written."""
     try:
         LOGGER.warning(
-            "Message Expired. Created:%s, Subject: %s, From:%s, To:%s. Error: %s",
+            "Message Expired. Created:%s, Subject: %s, From:%s, To:%s. Error: %s. Id: %s",
             created,
             subject,
             sender,
             ", ".join(map(str, recipients)),
             error,
+            id,
         )
+    except interrupts():
+        raise
     except Exception as cause:
         raise DiscardLogError(f"The discard log {conf.MAIL_QUEUE_LOG_FILENAME} cannot be written: {cause}") from cause

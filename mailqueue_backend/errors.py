@@ -11,6 +11,7 @@
     └── ConfigurationError    a setting is wrong; also Django's ImproperlyConfigured
 """
 
+import sys
 from pickle import PicklingError
 
 from django.core.exceptions import ImproperlyConfigured
@@ -42,3 +43,12 @@ class DiscardLogError(MailQueueError):
 
 class ConfigurationError(MailQueueError, ImproperlyConfigured):
     """A setting is missing or wrong; the message says what to write."""
+
+
+def interrupts() -> tuple[type[Exception], ...]:
+    """Return the exceptions that end whatever runs, though they are Exceptions: that of Celery's soft time limit.
+
+    For ``except interrupts(): raise``, before each broad except.
+    """
+    billiard = sys.modules.get("billiard.exceptions")
+    return () if billiard is None else (billiard.SoftTimeLimitExceeded,)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.mail.backends.locmem import EmailBackend as LocmemBackend
 
-from .delivery.outcomes import DrainResult
+from .delivery.report import DrainResult
 from .mail.base import QueueingMixin
 from .mail.mailers import DEFAULT_ALIAS, configured
 
@@ -23,7 +23,7 @@ class _OutboxBackend(QueueingMixin, LocmemBackend):  # type: ignore[misc]
 
 
 def deliver_to_outbox(queue: str | None = None) -> DrainResult:
-    """Drain the queue, or the one of that name, into ``django.core.mail.outbox``; give (sent, discarded, length).
+    """Drain the queue, or the one of that name, into ``django.core.mail.outbox``; return (sent, discarded, length).
 
     The messages have gone through the queue as they do on the site: pickled, signed, opened again. On Django 6.1 with
     MAILERS, their ``sent_using`` is the mailer by which they were sent.

@@ -21,7 +21,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.mail import message as django_message
 
 from mailqueue_backend.envelope import Envelope
-from mailqueue_backend.legacy.mime import PARTS
+from mailqueue_backend.envelope.legacy.mime import PARTS
 
 NAMED_TUPLES = {getattr(django_message, name, tuple) for name in ("EmailAttachment", "EmailAlternative")}
 LEAVES = {type(None), bool, int, float, str, bytes, datetime}

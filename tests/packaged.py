@@ -19,11 +19,16 @@ class WheelTests(unittest.TestCase):
         self.addCleanup(self.wheel.close)
 
     def test_holds_the_package_alone_and_all_of_it(self) -> None:
-        source = {str(path.relative_to(TOP)) for path in TOP.glob("mailqueue_backend/**/*.py")}
+        source = {
+            str(path.relative_to(TOP))
+            for pattern in ("*.py", "*.lua")
+            for path in TOP.glob(f"mailqueue_backend/**/{pattern}")
+        }
         packaged = {name for name in self.wheel.namelist() if ".dist-info/" not in name}
 
         self.assertEqual(packaged, source | {"mailqueue_backend/py.typed"})
         self.assertIn("mailqueue_backend/queues/database/migrations/0001_initial.py", packaged)
+        self.assertIn("mailqueue_backend/queues/redis/script.lua", packaged)
 
     def test_needs_django_and_queue_front_alone(self) -> None:
         [name] = [name for name in self.wheel.namelist() if name.endswith(".dist-info/METADATA")]
@@ -46,6 +51,7 @@ class SourceTests(unittest.TestCase):
             "tox.ini",
             "tests/settings.py",
             "example/demo.py",
+            "mailqueue_backend/queues/redis/script.lua",
             "example/postbox/logo.png",
             "example/postbox/templates/postbox.html",
         ):

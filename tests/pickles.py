@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailqueue_backend.legacy.machine import Name
+from mailqueue_backend.envelope.legacy.machine import Name
 
 PYTHON3 = b"\x80\x03"
 NONE, STOP, MARK = b"N", b".", b"("

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import signal
 import socket
@@ -87,18 +88,27 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         host, port = self.target.rsplit(":", 1)
+        losing = False
         with client, socket.create_connection((host, int(port))) as server, suppress(OSError):
-            while command := client.recv(65536):
-                server.sendall(command)
-                answer = server.recv(65536)
-                if self.lose and self.lose in command:
-                    self.lose = None
-                    return
-                client.sendall(answer)
+            while True:
+                # A long command comes in pieces, and only then has it an answer.
+                readable, _, _ = select.select([client, server], [], [])
+                if client in readable:
+                    command = client.recv(65536)
+                    if self.lose and self.lose in command:
+                        self.lose, losing = None, True
+                    server.sendall(command)
+                    if not command:
+                        return
+                if server in readable:
+                    answer = server.recv(65536)
+                    if losing or not answer:
+                        return
+                    client.sendall(answer)
 
 
 def free_port() -> int:
-    """Give a port where nobody listens."""
+    """Return a port where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port: int = unused.getsockname()[1]
     return port
@@ -106,7 +116,7 @@ def free_port() -> int:
 
 @contextmanager
 def listening(*, black_hole: bool) -> Iterator[str]:
-    """Give an address that accepts and says nothing, or that drops whatever one sends to it."""
+    """Yield an address that accepts and never answers, or that drops all packets."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))

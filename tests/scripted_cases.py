@@ -10,7 +10,7 @@ from typing import Any
 
 from django.test import SimpleTestCase, override_settings
 
-from mailqueue_backend.delivery.outcomes import Report
+from mailqueue_backend.delivery.report import Report
 from mailqueue_backend.envelope import loads
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
@@ -39,7 +39,7 @@ class ScriptedTestCase(SimpleTestCase):
         self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.log = self.directory / "discards.log"
         self.enterContext(override_settings(QUEUE_BACKEND="dummy", MAIL_QUEUE_LOG_FILENAME=str(self.log)))
-        self.queue = ThreadedQueue(open_queue(f"scripted {next(_numbers)}")._queue)  # type: ignore[attr-defined]
+        self.queue = ThreadedQueue(open_queue(f"scripted {next(_numbers)}").module_queue)  # type: ignore[attr-defined]
 
     # Python < 3.11: not there yet.
     if not hasattr(SimpleTestCase, "enterContext"):

@@ -129,6 +129,7 @@ class ScriptedServer:
         with suppress(OSError):
             while True:
                 connected, _ = self._listener.accept()
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets.append(connected)
                 self.commands.append([])
                 self._start(Session(self, connected, self.commands[-1]).run)

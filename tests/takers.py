@@ -13,22 +13,26 @@ from django.db import connections
 from django.test import override_settings
 
 from mailqueue_backend.queues import open_queue
+from mailqueue_backend.queues.base import MessageQueue, Reservation, Settlement
 from mailqueue_backend.settings import conf
 
 #: Warnings are errors here too, but for the one that Django 6.1 gives about EMAIL_BACKEND at start-up.
 WARNINGS = ["-W", "error", "-W", "ignore:The EMAIL_:PendingDeprecationWarning"]
 
 
-def take_all(queue) -> list[bytes]:
-    """Take as a drain does: reserve, then ack and reserve until nothing is left."""
-    payloads = []
-    reservation = queue.reserve(60)
-    while reservation:
-        payloads.append(reservation.payload)
-        acked, reservation = queue.ack_and_reserve(reservation, 60)
-        if not acked:
-            raise AssertionError(f"lost the lease of {payloads[-1]!r}")
-    return payloads
+def take_all(queue: MessageQueue) -> list[bytes]:
+    """Take as a drain does: acknowledge a group and get the next one in one exchange, until nothing is left."""
+    payloads: list[bytes] = []
+    reservations: list[Reservation] = []
+    with queue.consumer(60) as consumer:
+        while True:
+            answer = consumer.exchange([Settlement(reservation, "ack") for reservation in reservations], wanted=4)
+            if not all(answer.settled):
+                raise AssertionError(f"lost a lease: {answer.settled} of {reservations!r}")
+            reservations = answer.reservations
+            if not reservations:
+                return payloads
+            payloads += [reservation.payload for reservation in reservations]
 
 
 def spawn(name: str, journal_mode: str = "") -> subprocess.Popen[str]:

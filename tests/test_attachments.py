@@ -14,7 +14,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.mail.backends.smtp import EmailBackend
 from django.test import SimpleTestCase
 
-from mailqueue_backend.mail.attachments import BIG, lean
+from mailqueue_backend.transport.rendering import BIG, with_encoded_attachments
 
 from .scripted_cases import PIPELINING, ScriptedTestCase
 from .scripted_server import in_turn
@@ -45,7 +45,7 @@ def rendered(message: Any) -> bytes:
 
 class SameBytesTests(SimpleTestCase):
     def assertSame(self, original: EmailMessage) -> None:
-        slim = lean(original)
+        slim = with_encoded_attachments(original)
         self.assertIsNot(slim, original)
         self.assertTrue(rendered(slim) == rendered(original), "not the same bytes")
 
@@ -79,7 +79,7 @@ class SameBytesTests(SimpleTestCase):
 
     def test_bare_line_ends(self) -> None:
         original = with_attachments(("a.bin", content(BIG), "application/zip"))
-        slim = lean(original)
+        slim = with_encoded_attachments(original)
         random.seed(1)
         bare = slim.message().as_bytes()
         random.seed(1)
@@ -88,11 +88,11 @@ class SameBytesTests(SimpleTestCase):
     def test_original_stays_as_it_is(self) -> None:
         original = with_attachments(("a.bin", content(BIG), "application/zip"))
         before = dict(vars(original), attachments=list(original.attachments))
-        rendered(lean(original))
+        rendered(with_encoded_attachments(original))
         self.assertEqual(vars(original), before)
 
     def test_it_goes_at_once(self) -> None:
-        slim = lean(with_attachments(("a.bin", content(BIG), "application/zip")))
+        slim = with_encoded_attachments(with_attachments(("a.bin", content(BIG), "application/zip")))
         rendered(slim)
         gone = weakref.ref(slim)
         gc.disable()
@@ -107,7 +107,7 @@ class OwnMessage(EmailMessage):
 
 class LeftAloneTests(SimpleTestCase):
     def assertLeftAlone(self, original: Any) -> None:
-        self.assertIs(lean(original), original)
+        self.assertIs(with_encoded_attachments(original), original)
 
     def big(self, kind: type[EmailMessage] = EmailMessage) -> EmailMessage:
         return with_attachments(("a.bin", content(BIG), "application/zip"), kind=kind)

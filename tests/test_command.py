@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import TransactionTestCase, override_settings
 
 from mailqueue_backend.errors import QueueUnavailable
-from mailqueue_backend.mail.draining import backends_to_drain
+from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 
 from .cases import BACKEND, MailTestCase, enqueue, process_mail_queue

@@ -312,7 +312,8 @@ class DiscardLogTests(MailTestCase):
             line,
             r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - smtp\.mail_queue - WARNING - Message Expired\. "
             r"Created:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}, Subject: Hello, From:from@example\.com, "
-            + re.escape("To:a@example.com, b@example.com. Error: (554, b'no')")
+            + re.escape("To:a@example.com, b@example.com. Error: (554, b'no'). Id: ")
+            + "[0-9a-f]{12}"
             + "$",
         )
 

@@ -45,8 +45,30 @@ DELIVERY = {
     "before QUIT": (1, 1),
     "after QUIT": (1, 1),
 }
+#: Point of a drain that reserves eight of ten messages at once -> when it has died there: copies that have arrived,
+#: messages in the queue, and those of them that were reserved; and copies in the end.
+GROUP = {
+    "before the commit of a reserve": (0, 10, 0, 10),
+    "after the commit of a reserve": (0, 10, 8, 10),
+    "after reserve": (0, 10, 8, 10),
+    # The server has all eight, and the queue does not know of any.
+    "before ack": (8, 10, 8, 18),
+    "before the commit of an ack": (8, 10, 8, 18),
+    "after the commit of an ack": (8, 2, 2, 10),
+    "after ack": (8, 2, 2, 10),
+}
 #: Point -> whether a message that was refused for now is due at once. In the end it arrives once.
-REQUEUE = {"before release": False, "before the insert of a release": False, "after release": True}
+REQUEUE = {
+    "before release": False,
+    "before the insert of a release": False,
+    "before the commit of a release": False,
+    "after the commit of a release": True,
+    "after release": True,
+}
+#: What a queue lacks whose exchange is one call of a script.
+DATABASES_ONLY = frozenset(
+    {point for point in (*GROUP, *REQUEUE) if "the commit" in point} | {"before the insert of a release"}
+)
 #: Point -> lines about a message that is given up, when the drain has died, and in the end.
 DISCARD = {
     "before the line": (0, 1),
@@ -63,7 +85,7 @@ OLDER_LINES = [f"{name} line {'x' * 300}" for name in ("first", "second", "third
 
 
 class Case:
-    """A site with one message, whose subject is the point, and a drain that dies there."""
+    """A site whose messages have the point as their subject, and a drain that dies there."""
 
     def __init__(self, engine: str, point: str, directory: str, lease: float) -> None:
         self.point = point
@@ -87,13 +109,19 @@ class Case:
         with self.site.here():
             return self.site.queue().counts()
 
+    def deliveries(self) -> list[int]:
+        """Tell how often each message in the queue was reserved, once all leases have ended."""
+        with self.site.here():
+            self.site.wait_until_due()
+            return [entry.deliveries for entry in self.site.queue().browse("due", 100)]
+
     def lines(self) -> list[str]:
         """Give the lines of the log and of those that were rotated."""
         return [line for file in self.log.parent.glob(f"{self.log.name}*") for line in file.read_text().splitlines()]
 
 
-class RequeueContract:
-    """What each engine does for itself: a release is done, or it is not; the subclasses say which engine."""
+class ExchangeContract:
+    """What each engine does for itself: an exchange is done, or it is not; the subclasses say which engine."""
 
     engine: str
     #: Points that the engine does not have.
@@ -109,13 +137,15 @@ class RequeueContract:
         self.port = self.server.listen()
         quieten(self)
 
-    def crash(self, points: Collection[str], port: Port, payload: bytes | None = None, **kwargs: Any) -> list[Case]:
+    def crash(
+        self, points: Collection[str], port: Port, payload: bytes | None = None, messages: int = 1, **kwargs: Any
+    ) -> list[Case]:
         """Let a drain die at each of the points, all at the same time."""
         lease = LEASE if len(points) == 1 else LONG_LEASE
         cases = [Case(self.engine, point, self.directory, lease) for point in points]
         for case in cases:
             with case.site.here():
-                case.site.queue().write(payload) if payload else enqueue(case.point, **kwargs)
+                case.site.queue().write(payload) if payload else enqueue(*[case.point] * messages, **kwargs)
             case.start(port)
         statuses = {case.point: case.process.wait() for case in cases}
         self.assertEqual(statuses, dict.fromkeys(statuses, STATUS))
@@ -138,12 +168,21 @@ class RequeueContract:
                 case.drain(self.port)
                 self.assertEqual((len(self.copies(case)), case.counts()), (1, (0, 0, 0, 0, 0)))
 
+    @tag("slow")
+    def test_group_of_messages(self) -> None:
+        for case in self.crash(GROUP.keys() - self.lacks, self.port, messages=10):
+            with self.subTest(case.point):
+                before, left = len(self.copies(case)), case.deliveries()
+                case.drain(self.port)
+                self.assertEqual((before, len(left), sum(left), len(self.copies(case))), GROUP[case.point])
+                self.assertEqual(case.counts(), (0, 0, 0, 0, 0))
+                self.assertEqual(len({header(copy, "Message-ID") for copy in self.copies(case)}), 10)
+
 
 @services.needs("Redis", services.redis_answers())
-class RedisTests(RequeueContract, TransactionTestCase):
+class RedisTests(ExchangeContract, TransactionTestCase):
     engine = "redis"
-    #: A release is one script.
-    lacks = frozenset({"before the insert of a release"})
+    lacks = DATABASES_ONLY
 
     @tag("slow")
     def test_message_that_is_delivered(self) -> None:
@@ -165,7 +204,7 @@ class RedisTests(RequeueContract, TransactionTestCase):
         self.assertSameMessage(self.copies(case))
 
 
-class SQLiteTests(RequeueContract, TransactionTestCase):
+class SQLiteTests(ExchangeContract, TransactionTestCase):
     engine = "sqlite"
 
     @tag("slow")
@@ -181,12 +220,12 @@ class SQLiteTests(RequeueContract, TransactionTestCase):
 
 
 @services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
-class PostgreSQLTests(RequeueContract, TransactionTestCase):
+class PostgreSQLTests(ExchangeContract, TransactionTestCase):
     engine = "postgresql"
     databases = {"postgresql"} & set(settings.DATABASES)
 
 
 @services.needs("MariaDB", "mariadb" in settings.DATABASES)
-class MariaDBTests(RequeueContract, TransactionTestCase):
+class MariaDBTests(ExchangeContract, TransactionTestCase):
     engine = "mariadb"
     databases = {"mariadb"} & set(settings.DATABASES)

@@ -1,4 +1,4 @@
-"""A database that breaks off, prefers others, or is locked, at each step of a sender and of a drain: no loss."""
+"""A database that breaks off, prefers others, or is locked, at each step of a sender or a drain: nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import count
 from typing import Any
 from unittest import mock
@@ -19,6 +19,7 @@ from django.test import TransactionTestCase, tag
 
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.queues.base import Consumer, Settlement
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
 from tests import services
 from tests.cases import enqueue
@@ -62,15 +63,20 @@ class Sabotage:
             yield
 
     @contextmanager
-    def after_each_commit(self, connection: Any) -> Iterator[None]:
+    def after_each(self, connection: Any) -> Iterator[None]:
         """Count what the database has done."""
+
+        def execute(execute: Any, *arguments: Any) -> Any:
+            result = execute(*arguments)
+            self.step()
+            return result
 
         def commit() -> None:
             original()
             self.step()
 
         original = connection._commit
-        with mock.patch.object(connection, "_commit", commit):
+        with connection.execute_wrapper(execute), mock.patch.object(connection, "_commit", commit):
             yield
 
 
@@ -98,6 +104,44 @@ class StressMixin:
 
     def drain(self) -> None:
         QueuedEmailBackend(host="127.0.0.1", port=self.port.number).send_queued_messages()
+
+    def check_consumer(self, sabotage: Sabotage) -> None:
+        self.consume(sabotage.before_each(self.connection))
+
+    def consume(self, sabotaged: AbstractContextManager[None]) -> None:
+        """Have a consumer that asks again after each error get and settle each message once."""
+        self.queue_up()
+        queue = self.site.queue()
+        written = [b"%d" % number for number in range(7)]
+        queue.write_many(*written)
+        with suppress(QueueUnavailable), sabotaged, queue.consumer(60) as consumer:
+            taken = self.take_all(consumer)
+        with suppress(QueueUnavailable):
+            consumer.close()
+        consumer.close()
+        self.assertEqual(sorted(taken), sorted([*written, b"6 again"]))
+        self.assertEqual(queue.counts(), (0, 0, 0, 0, 1))
+        self.assertEqual(self.site.queue("_DEAD").read_many(2), [b"0"])
+
+    def take_all(self, consumer: Consumer) -> list[bytes]:
+        """Bury the first, release the last with new bytes, and acknowledge the others."""
+        taken: list[bytes] = []
+        settlements: list[Settlement] = []
+        empty = 0
+        # The answer to a repeated exchange is empty where the first one was not carried out.
+        while empty < 2:
+            try:
+                answer = consumer.exchange(settlements, 2)
+            except QueueUnavailable:
+                continue
+            self.assertTrue(all(answer.settled))
+            taken += [reservation.payload for reservation in answer.reservations]
+            settlements = [
+                Settlement(reservation, {b"0": "bury", b"6": "release"}.get(reservation.payload, "ack"), b"6 again")
+                for reservation in answer.reservations
+            ]
+            empty = 0 if answer.reservations else empty + 1
+        return taken
 
     def let_leases_end(self) -> None:
         QueuedMessage.objects.using(self.alias).exclude(receipt=None).update(due=Now())
@@ -137,6 +181,10 @@ class StepsContract(StressMixin):
             enqueue("a")
             enqueue("b")
         self.assertEqual(self.site.queue().counts().due, 2)
+
+    @tag("slow")
+    def test_consumer_that_loses_once_does_not_notice(self) -> None:
+        self.at_each_step(self.lose, self.check_consumer)
 
     @tag("slow")
     def test_drain_that_loses_once_goes_on(self) -> None:
@@ -195,16 +243,27 @@ class ServerContract(StepsContract):
         self.assertEqual(self.site.queue().counts().due, accepted)
 
     @tag("slow")
+    def test_consumer_goes_on_after_a_broken_connection(self) -> None:
+        self.at_each_step(self.break_off, self.check_consumer)
+
+    @tag("slow")
+    def test_consumer_gets_the_answer_that_was_lost(self) -> None:
+        self.at_each_step(self.lose_the_answer, self.check_consumer_after_answers)
+
+    def check_consumer_after_answers(self, sabotage: Sabotage) -> None:
+        self.consume(sabotage.after_each(self.connection))
+
+    @tag("slow")
     def test_drain_goes_on_after_a_broken_connection(self) -> None:
         self.at_each_step(self.break_off, self.check_drain)
 
     @tag("slow")
-    def test_drain_goes_on_after_a_commit_whose_answer_was_lost(self) -> None:
-        self.at_each_step(self.lose_the_answer, self.check_drain_after_commits)
+    def test_drain_goes_on_after_a_lost_answer(self) -> None:
+        self.at_each_step(self.lose_the_answer, self.check_drain_after_answers)
 
-    def check_drain_after_commits(self, sabotage: Sabotage) -> None:
+    def check_drain_after_answers(self, sabotage: Sabotage) -> None:
         self.queue_up("a", "b", "c")
-        with sabotage.after_each_commit(self.connection):
+        with sabotage.after_each(self.connection):
             self.drain()
         self.let_leases_end()
         self.drain()

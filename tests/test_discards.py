@@ -17,8 +17,11 @@ from django.test import SimpleTestCase, override_settings, tag
 
 from mailqueue_backend.discards import LOGGER, attach_handler, log_discard
 from mailqueue_backend.errors import DiscardLogError
+from mailqueue_backend.queues.base import Consumer
 
 from .cases import MailTestCase, drain, enqueue
+
+ID = "0123456789ab"
 
 
 class LineTests(SimpleTestCase):
@@ -29,7 +32,7 @@ class LineTests(SimpleTestCase):
 
     def write(self, subject: str = "Hello", **settings: Any) -> bytes:
         with override_settings(MAIL_QUEUE_LOG_FILENAME=self.log, **settings):
-            log_discard("then", "from@example.com", ["to@example.com"], subject, "no")
+            log_discard("then", "from@example.com", ["to@example.com"], subject, "no", ID)
         return self.log.read_bytes()
 
     def test_line_ends_and_control_characters_are_escaped(self) -> None:
@@ -46,7 +49,7 @@ class LineTests(SimpleTestCase):
         code = (
             "from django.conf import settings; import sys; settings.configure(MAIL_QUEUE_LOG_FILENAME=sys.argv[1]);"
             "from mailqueue_backend.discards import *; attach_handler();"
-            "log_discard(1, 'a', ['b'], 'Gr\\xfc\\xdfe', 'no')"
+            "log_discard(1, 'a', ['b'], 'Gr\\xfc\\xdfe', 'no', 'id')"
         )
         environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         subprocess.run([sys.executable, "-c", code, str(self.log)], env=environ, check=True, stderr=subprocess.DEVNULL)
@@ -100,14 +103,13 @@ class KeepTests(MailTestCase):
         self.inbox.refusals["DATA"] = "554 no"
         enqueue("a")
         lines: list[int] = []
-        queue_class = type(self.queue)
-        acknowledge = queue_class.ack
+        exchange = Consumer.exchange
 
-        def ack(queue: Any, reservation: Any) -> bool:
-            lines.append(len(self.log_lines()))
-            return acknowledge(queue, reservation)
+        def noted(consumer: Any, settlements: Any = (), wanted: int = 0) -> Any:
+            lines.extend(len(self.log_lines()) for settlement in settlements if settlement.how == "ack")
+            return exchange(consumer, settlements, wanted)
 
-        with mock.patch.object(queue_class, "ack", ack), self.assertLogs("mailqueue_backend.delivery"):
+        with mock.patch.object(Consumer, "exchange", noted), self.assertLogs("mailqueue_backend.delivery"):
             drain(expire=0)
         self.assertEqual(lines, [1])
 
@@ -122,7 +124,7 @@ settings.configure(
 from mailqueue_backend.discards import attach_handler, log_discard
 attach_handler()
 for number in range(5000):
-    log_discard("then", "a@example.com", ["b@example.com"], f"\\n<{sys.argv[2]}:{number}>\\r\\u2028 Grüße", "no")
+    log_discard("then", "a@example.com", ["b@example.com"], f"\\n<{sys.argv[2]}:{number}>\\r\\u2028 Grüße", "no", "id")
 """
 
 
@@ -149,7 +151,7 @@ class SeveralProcessesTests(SimpleTestCase):
                 override_settings(MAIL_QUEUE_LOG_FILENAME=log),
                 mock.patch("builtins.open", side_effect=_no_lock_file(open)),
             ):
-                log_discard("then", "a@example.com", ["b@example.com"], "Hello", "no")
+                log_discard("then", "a@example.com", ["b@example.com"], "Hello", "no", ID)
             self.assertIn("Hello", log.read_text())
 
 

@@ -210,7 +210,7 @@ class OtherDrainsTests(MailTestCase):
     def test_drain_that_finds_the_queue_empty_ends_well(self) -> None:
         enqueue("a", "b", "c")
         backend = QueuedEmailBackend()
-        other = Drain(backend, 0)
+        other = Drain(backend, backend._mailers(), 0)
         counted = backend.que.counts()
         drain()
         with mock.patch.object(type(backend.que), "counts", return_value=counted):
@@ -235,22 +235,35 @@ class OtherDrainsTests(MailTestCase):
 
 class AgeTests(TestCase):
     def test_huge_limit_never_expires(self) -> None:
-        self.assertEqual(Drain(QueuedEmailBackend(), 1e12).expired.timestamp(), 0)
+        backend = QueuedEmailBackend()
+        self.assertEqual(Drain(backend, backend._mailers(), 1e12).expired.timestamp(), 0)
 
 
 class StrangersPartTests(MailTestCase):
+    def write(self, meta: Any) -> None:
+        self.queue.write(pickle.dumps({"email": message("strange"), "created": datetime.now(), "mailqueue": meta}))
+
     def test_nonsense_under_our_key_stops_nothing(self) -> None:
         for nonsense in (
             "a text",
-            {"attempts": "many", "remaining": 7, "using": ["default"]},
-            {"attempts": None, "remaining": [1, 2], "using": {}, "created": [], "created_epoch": "late"},
+            {"attempts": "many", "using": ["default"], "id": 7},
+            {"attempts": None, "using": {}, "created": [], "created_epoch": "late", "id": "x"},
         ):
             with self.subTest(nonsense=nonsense):
                 self.inbox.refusals["DATA"] = "451 later"
-                payload = {"email": message("strange"), "created": datetime.now(), "mailqueue": nonsense}
-                self.queue.write(pickle.dumps(payload))
+                self.write(nonsense)
                 enqueue("next")
                 with self.assertLogs("mailqueue_backend.delivery"):
                     self.assertEqual(drain().requeued, 2)
                 self.inbox.refusals.clear()
                 self.assertEqual(drain().sent, 2)
+
+    def test_recipients_that_cannot_be_read_are_never_taken_for_all(self) -> None:
+        for nonsense in (7, "to@example.com", [1, 2], [None], {"to@example.com": 1}):
+            with self.subTest(nonsense=nonsense):
+                self.write({"remaining": nonsense})
+                enqueue("next")
+                with self.assertLogs("mailqueue_backend.delivery", "ERROR"):
+                    report = drain()
+                self.assertEqual((report.sent, report.buried), (1, 1))
+        self.assertEqual(set(self.inbox.subjects), {"next"})

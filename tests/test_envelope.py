@@ -20,8 +20,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 from django.utils.translation import gettext_lazy
 
-from mailqueue_backend import signature
-from mailqueue_backend.envelope import OURS, PROTOCOL, Envelope, created_epoch, dumps, latest_epoch, loads, sign
+from mailqueue_backend.envelope import META_KEY, PROTOCOL, Envelope, Meta, dumps, latest_epoch, loads, sign, signature
 from mailqueue_backend.errors import ConfigurationError, UnknownClass, Unreadable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 
@@ -91,7 +90,7 @@ class PayloadTests(EnvelopeTestCase):
                 requeued = pickle.dumps(pickle.loads(wrapped(mailqueue=ours, campaign="spring")), protocol)
                 envelope = loads(requeued)
                 self.assertEqual(envelope.extra, {"mailqueue": ours, "campaign": "spring"})
-                self.assertEqual(created_epoch(envelope.created, envelope.extra), 1.5)
+                self.assertEqual(envelope.meta.epoch(envelope.created), 1.5)
 
     def test_aware_time_is_stored_and_opened_as_naive_local_time(self) -> None:
         aware = CREATED.replace(tzinfo=timezone(timedelta(hours=9)))
@@ -328,10 +327,10 @@ class IdentityTests(EnvelopeTestCase):
 class CreatedTests(EnvelopeTestCase):
     def test_stamp_decides_while_it_is_of_this_time(self) -> None:
         ours = {"created": CREATED, "created_epoch": 1.5}
-        self.assertEqual(created_epoch(CREATED, {OURS: ours}), 1.5)
+        self.assertEqual(Meta.read({META_KEY: ours}).epoch(CREATED), 1.5)
         later = CREATED + timedelta(hours=1)
-        self.assertEqual(created_epoch(later, {OURS: ours}), later.timestamp())
-        self.assertEqual(created_epoch(CREATED, {}), CREATED.timestamp())
+        self.assertEqual(Meta.read({META_KEY: ours}).epoch(later), later.timestamp())
+        self.assertEqual(Meta.read({}).epoch(CREATED), CREATED.timestamp())
 
     def test_stamp_that_makes_no_sense_does_not_count(self) -> None:
         epochs = (None, "1.5", [], float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), 1e300, {}, CREATED)
@@ -346,10 +345,10 @@ class CreatedTests(EnvelopeTestCase):
             7,
         ):
             with self.subTest(ours=ours):
-                self.assertEqual(created_epoch(CREATED, {OURS: ours}), CREATED.timestamp())
+                self.assertEqual(Meta.read({META_KEY: ours}).epoch(CREATED), CREATED.timestamp())
 
     def test_stamp_of_whole_seconds_counts(self) -> None:
-        self.assertEqual(created_epoch(CREATED, {OURS: {"created": CREATED, "created_epoch": 7}}), 7.0)
+        self.assertEqual(Meta.read({META_KEY: {"created": CREATED, "created_epoch": 7}}).epoch(CREATED), 7.0)
 
     def test_ambiguous_local_time_is_read_as_the_later_one(self) -> None:
         with self.settings(TIME_ZONE="Europe/Berlin"):
@@ -362,7 +361,7 @@ class CreatedTests(EnvelopeTestCase):
             payload = wrapped(mailqueue={"created": CREATED, "created_epoch": CREATED.timestamp()})
         with self.settings(TIME_ZONE="Asia/Tokyo"):
             envelope = loads(payload)
-            epoch = created_epoch(envelope.created, envelope.extra)
+            epoch = envelope.meta.epoch(envelope.created)
         self.assertEqual(epoch, CREATED.replace(tzinfo=timezone.utc).timestamp())
 
     def test_first_and_last_time_there_is_can_be_read(self) -> None:

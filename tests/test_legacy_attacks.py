@@ -19,9 +19,9 @@ from django.core.mail import EmailMessage
 from django.test import SimpleTestCase
 
 from mailqueue_backend.envelope import Envelope, loads
+from mailqueue_backend.envelope.legacy.bounds import DEPTH_LIMIT
+from mailqueue_backend.envelope.legacy.opcodes import OPCODE_LIMIT, SIZE_LIMIT
 from mailqueue_backend.errors import UnknownClass, Unreadable
-from mailqueue_backend.legacy.bounds import DEPTH_LIMIT
-from mailqueue_backend.legacy.opcodes import OPCODE_LIMIT, SIZE_LIMIT
 from tests import inert
 from tests.pickles import (
     CREATED,

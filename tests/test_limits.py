@@ -14,8 +14,7 @@ from unittest import mock
 
 from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
-from mailqueue_backend.delivery.quota import DrainOptions, Quota
-from mailqueue_backend.delivery.stopping import StopRequest
+from mailqueue_backend.delivery.limits import DrainOptions, Quota, StopRequest
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 
@@ -31,68 +30,49 @@ class QuotaTests(SimpleTestCase):
     def quota(self, messages: int = 5, **options: Any) -> Quota:
         return Quota(messages, DrainOptions(**options))
 
-    def admitted(self, quota: Quota) -> int:
-        number = 0
-        while quota.admit():
-            number += 1
-        return number
-
-    def test_as_many_as_there_are(self) -> None:
-        self.assertEqual(self.admitted(self.quota(5)), 5)
-        self.assertEqual(self.admitted(self.quota(0)), 0)
-
     def test_as_many_as_the_limit_allows(self) -> None:
-        self.assertEqual(self.admitted(self.quota(5, limit=3)), 3)
-        self.assertEqual(self.admitted(self.quota(5, limit=9)), 5)
+        for messages, limit, left in ((5, None, 5), (0, None, 0), (5, 3, 3), (5, 9, 5)):
+            with self.subTest(messages=messages, limit=limit):
+                self.assertEqual(self.quota(messages, limit=limit).left, left)
 
-    def test_what_is_put_back_can_be_taken(self) -> None:
-        quota = self.quota(1)
-        self.assertTrue(quota.admit())
-        quota.put_back()
-        self.assertEqual(self.admitted(quota), 1)
-
-    def test_nobody_when_it_is_closed(self) -> None:
+    def test_none_when_it_is_asked_to_stop(self) -> None:
         quota = self.quota()
-        quota.close()
-        quota.put_back()
-        self.assertFalse(quota.admit())
+        self.assertTrue(quota.wait())
+        quota.stop.ask()
+        self.assertTrue(quota.is_over())
+        self.assertFalse(quota.wait())
 
-    def test_nobody_when_it_is_asked_to_stop(self) -> None:
-        quota = self.quota()
-        self.assertTrue(quota.admit_at_once())
-        quota._stop.ask()
-        self.assertFalse(quota.admit())
-        self.assertFalse(quota.admit_at_once())
-
-    def test_nobody_when_time_is_up(self) -> None:
+    def test_none_when_time_is_up(self) -> None:
         quota = self.quota(time_limit=0.1)
-        self.assertTrue(quota.admit())
+        self.assertTrue(quota.wait())
         time.sleep(0.15)
-        self.assertFalse(quota.admit())
+        self.assertTrue(quota.is_over())
+        self.assertFalse(quota.wait())
 
     @override_settings(MAIL_QUEUE_RATE=20)
     def test_one_after_the_other(self) -> None:
         quota = self.quota(5)
         began = time.monotonic()
-        self.assertFalse(quota.admit_at_once())
-        self.assertEqual(self.admitted(quota), 5)
+        for _ in range(5):
+            self.assertTrue(quota.wait())
+            quota.begin()
         self.assertGreaterEqual(time.monotonic() - began, 0.2)
 
     @override_settings(MAIL_QUEUE_RATE=0.01)
     def test_turn_that_comes_too_late_is_not_waited_for(self) -> None:
         quota = self.quota(time_limit=5)
-        self.assertTrue(quota.admit())
+        quota.begin()
         began = time.monotonic()
-        self.assertFalse(quota.admit())
+        self.assertFalse(quota.wait())
         self.assertLess(time.monotonic() - began, 1)
 
     @override_settings(MAIL_QUEUE_RATE=0.01)
     def test_waiting_ends_when_it_is_asked_to_stop(self) -> None:
         quota = self.quota()
-        self.assertTrue(quota.admit())
-        timer = threading.Timer(0.1, quota._stop.ask)
+        quota.begin()
+        timer = threading.Timer(0.1, quota.stop.ask)
         timer.start()
-        self.assertFalse(quota.admit())
+        self.assertFalse(quota.wait())
         timer.join()
 
 

@@ -14,9 +14,9 @@ from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 
 from mailqueue_backend.checks import check_mailers, check_settings
-from mailqueue_backend.envelope import OURS, Envelope, dumps, loads
+from mailqueue_backend.envelope import META_KEY, Envelope, dumps, loads
 from mailqueue_backend.mail.base import QueueingMixin
-from mailqueue_backend.mail.draining import backends_to_drain
+from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 
@@ -83,7 +83,7 @@ class MailersTestCase(MailTestCase):
 
     def stored(self) -> list[dict[str, Any]]:
         """Take all messages out of the queue, and give what is ours of each."""
-        return [loads(payload).extra[OURS] for payload in self.queue.read_many(100)]
+        return [loads(payload).extra[META_KEY] for payload in self.queue.read_many(100)]
 
 
 @needs_mailers
@@ -256,7 +256,7 @@ class OwnQueueTests(MailersTestCase):
         self.assertArrived(["order", "later"], [])
 
     def test_time_limit_is_for_all_queues_together(self) -> None:
-        with mock.patch("mailqueue_backend.mail.draining.monotonic", side_effect=[0.0, 100.0, 100.0]):
+        with mock.patch("mailqueue_backend.mail.mailers.monotonic", side_effect=[0.0, 100.0, 100.0]):
             self.assertEqual(process_mail_queue("--time-limit", "60"), summary(1, 2))
 
     def test_mail_of_a_mailer_that_has_moved_to_another_queue_is_delivered_by_it(self) -> None:

@@ -52,4 +52,6 @@ class MemoryTests(TransactionTestCase):
                 self.enqueue(1, backend)
                 nothing = self.drain(1, backend)
                 self.enqueue(-SIZE, backend)
-                self.assertLess(self.drain(-SIZE, backend) - nothing, 4 * SIZE)
+                # hiredis keeps what it has read last.
+                times = 5 if backend and services._importable("hiredis") else 4
+                self.assertLess(self.drain(-SIZE, backend) - nothing, times * SIZE)

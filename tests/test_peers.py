@@ -118,7 +118,7 @@ class AnymailFailureTests(TestCase):
         email = message()
         vars(email).update({"anymail_test_response": response} if response is not None else {}, **attributes)
         email.send()
-        with self.assertLogs(DELIVERY), mock.patch("mailqueue_backend.mail.verdict.log_discard"):
+        with self.assertLogs(DELIVERY), mock.patch("mailqueue_backend.delivery.policy.log_discard"):
             output = process_mail_queue()
         return "discarded" if " and 1 message discarded" in output else "requeued"
 
@@ -238,7 +238,7 @@ class HTTPServiceTests(TestCase):
         ):
             with self.subTest(status=status), self.site(), mock.patch.object(Service, "status", status):
                 message().send()
-                with self.assertLogs(DELIVERY), mock.patch("mailqueue_backend.mail.verdict.log_discard") as log:
+                with self.assertLogs(DELIVERY), mock.patch("mailqueue_backend.delivery.policy.log_discard") as log:
                     process_mail_queue()
                 self.assertEqual(log.call_count, discarded)
                 QueuedEmailBackend().que.read_many(9)

@@ -10,8 +10,8 @@ from unittest import mock
 from django.core.mail import EmailMessage
 from django.test import override_settings
 
-from mailqueue_backend.mail.connection import CHUNK
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.transport.connection import CHUNK
 
 from . import scripted_server as server
 from .cases import message

@@ -6,27 +6,33 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from threading import Event
+from types import FrameType
 from unittest import mock
 
 from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.backends.base import base as django_base
 from django.db.models.signals import post_delete, pre_delete
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, modify_settings, override_settings, tag
 from django.test.utils import CaptureQueriesContext
 
 from mailqueue_backend.errors import ConfigurationError, QueueUnavailable
 from mailqueue_backend.queues import database, open_queue
-from mailqueue_backend.queues.base import Counts, MessageQueue
-from mailqueue_backend.queues.database import border, statements
+from mailqueue_backend.queues.base import EXCHANGE_BYTES, Exchange, MessageQueue, Settlement
+from mailqueue_backend.queues.database import consumer as consumers
 from mailqueue_backend.queues.database import queue as module
+from mailqueue_backend.queues.database import rows, sql, transactions
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
+from mailqueue_backend.queues.database.transactions import close_torn_transaction
 from tests import services
-from tests.queue_contract import AFTER_SHORT, LONG, SHORT, QueueContract, TakersContract
+from tests.queue_contract import LONG, SHORT, QueueContract, TakersContract, acks, payloads_of
 from tests.takers import set_journal_mode
 
 
@@ -54,6 +60,10 @@ class OnDatabase:
         override = override_settings(MAIL_QUEUE_DATABASE=self.alias)
         override.enable()
         self.addCleanup(override.disable)
+        # The contract's suspects are noticed at once.
+        searching = mock.patch.object(consumers, "SEARCH_INTERVAL", 0)
+        searching.start()
+        self.addCleanup(searching.stop)
         super().setUp()
 
     def make_queue(self, name: str) -> MessageQueue:
@@ -130,18 +140,19 @@ class WithoutSkipLocked(TakersContract):
         without = mock.patch.object(features, "has_select_for_update_skip_locked", False)
         without.start()
         self.addCleanup(without.stop)
-        statements._look.cache_clear()
-        self.addCleanup(statements._look.cache_clear)
+        rows.compile_select.cache_clear()
+        self.addCleanup(rows.compile_select.cache_clear)
 
     def test_what_is_not_committed_yet_is_not_waited_for(self) -> None:
         self.queue.write(b"a")
-        reservation = self.queue.reserve(LONG)
+        consumer = self.consumer()
+        reservation = self.reserve(consumer)
         written, looked = Event(), Event()
         with ThreadPoolExecutor() as pool:
             sender = pool.submit(self.write_in_a_transaction, written, looked)
             written.wait()
             try:
-                self.assertEqual(self.queue.ack_and_reserve(reservation, LONG), (True, None))
+                self.assertEqual(consumer.exchange(acks([reservation]), 1), Exchange([True], []))
             finally:
                 looked.set()
             self.assertFalse(sender.result())
@@ -193,23 +204,36 @@ class DatabaseContract(QueueContract, TakersContract):
 
     def test_a_batch_of_several_statements_is_stored_whole_or_not_at_all(self) -> None:
         with (
-            mock.patch.object(module, "BATCH_BYTES", 10),
+            mock.patch.object(sql, "BATCH_BYTES", 10),
             self.storing_due(Now(), Now(), None),
             self.assertRaises(QueueUnavailable),
         ):
             self.queue.write_many(b"a" * 8, b"b" * 8, b"c" * 8)
         self.assertEqual(len(self.queue), 0)
 
-    def test_a_release_that_fails_changes_nothing(self) -> None:
-        self.queue.write(b"a")
-        reservation = self.reserve()
+    def test_an_exchange_that_fails_changes_nothing(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        a, b = consumer.exchange(wanted=2).reservations
+        settlements = [Settlement(a, "ack"), Settlement(b, "release")]
         with self.storing_due(None), self.assertRaises(QueueUnavailable):
-            self.queue.release(reservation)
-        self.assertTrue(self.queue.ack(reservation))
+            consumer.exchange(settlements, 1)
+        self.check_counts(waiting=1, reserved=2)
+        self.assertEqual(consumer.exchange(settlements, 1), Exchange([True, True], []))
+        self.check_counts(waiting=2)
 
     def storing_due(self, *values):
         """Let the database itself refuse a row: ``due`` cannot be NULL."""
-        return mock.patch.object(module, "in_seconds", side_effect=values)
+        due_in, insert_due, left = sql.due_in, sql.insert_due, list(values)
+
+        def store_delayed(alias: str, seconds: float) -> sql.CompiledSQL:
+            return due_in(alias, seconds) if left.pop(0) else sql.CompiledSQL("NULL")
+
+        def store(alias: str, amount: int) -> str:
+            statement = insert_due(alias, amount)
+            return statement if left.pop(0) else statement.replace(due_in(alias, 0).sql, "NULL")
+
+        return mock.patch.multiple(sql, due_in=store_delayed, insert_due=store)
 
     # statements
 
@@ -219,6 +243,19 @@ class DatabaseContract(QueueContract, TakersContract):
             self.queue.write_many(*payloads)
         self.assertEqual(sum(query["sql"].startswith("INSERT") for query in queries), 4)
         self.assertTrue(self.queue.read_many(9) == payloads)
+
+    def test_a_batch_is_cut_into_statements_of_limited_parameters(self) -> None:
+        payloads = [b"%04d" % number for number in range(2 * sql.BATCH_ROWS + 1)]
+        with CaptureQueriesContext(self.connection) as queries:
+            self.queue.write_many(*payloads)
+        self.assertEqual(sum(query["sql"].startswith("INSERT") for query in queries), 3)
+        with self.queue.consumer(LONG) as consumer:
+            self.assertEqual(payloads_of(consumer.exchange(wanted=len(payloads)).reservations), payloads)
+
+    def test_writing_one_batch_is_one_statement(self) -> None:
+        for payloads in ([b"a"], [b"b", b"c"]):
+            with self.subTest(payloads), self.assertNumQueries(1, using=self.alias):
+                self.queue.write_many(*payloads)
 
     def test_counting_is_one_query(self) -> None:
         for count in (self.queue.counts, self.queue.__len__):
@@ -232,68 +269,196 @@ class DatabaseContract(QueueContract, TakersContract):
             signal.connect(listener)
             self.addCleanup(signal.disconnect, listener)
         self.queue.write(b"a")
-        reservation = self.reserve()
+        consumer = self.consumer()
+        settlements = acks([self.reserve(consumer)])
         with self.assertNumQueries(1, using=self.alias):
-            self.assertTrue(self.queue.ack(reservation))
+            self.assertEqual(consumer.exchange(settlements).settled, [True])
 
-    def test_three_statements_lie_between_two_messages(self) -> None:
-        self.queue.write_many(b"a", b"b")
-        reservation = self.reserve()
+    def test_an_exchange_of_nothing_is_no_statement(self) -> None:
+        self.queue.write(b"a")
+        consumer = self.consumer(SHORT)
+        reservation = self.reserve(consumer)
+        with self.assertNumQueries(0, using=self.alias):
+            consumer.exchange()
+            self.assertEqual(consumer.exchange([Settlement(reservation, "leave")]).settled, [True])
+            consumer.close()
+
+    def test_what_is_left_is_no_settlement_beside_others(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        a, b = consumer.exchange(wanted=2).reservations
+        answer = consumer.exchange([Settlement(a, "leave"), Settlement(b, "ack")])
+        self.assertEqual(answer.settled, [True, True])
+        self.check_counts(waiting=1, reserved=1)
+
+    @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
+    def test_three_statements_lie_between_two_groups(self) -> None:
+        self.queue.write_many(*[b"%d" % number for number in range(9)])
+        consumer = self.consumer()
+        reservations = consumer.exchange(wanted=4).reservations
         with CaptureQueriesContext(self.connection) as queries:
-            self.queue.ack_and_reserve(reservation, LONG)
+            self.assertEqual(len(consumer.exchange(acks(reservations), 4).reservations), 4)
         verbs = [query["sql"].split()[0] for query in queries]
         self.assertEqual([verb for verb in verbs if verb not in {"BEGIN", "COMMIT"}], ["DELETE", "SELECT", "UPDATE"])
 
+    def test_an_extension_is_one_statement_for_each_exchange(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        reservations = [*consumer.exchange(wanted=2).reservations, self.reserve(consumer)]
+        with self.assertNumQueries(2, using=self.alias):
+            consumer.extend(reservations)
+
+    def test_big_payloads_that_are_not_handed_out_are_not_read(self) -> None:
+        payloads = [b"1" * EXCHANGE_BYTES, b"2" * EXCHANGE_BYTES]
+        self.queue.write_many(*payloads)
+        with CaptureQueriesContext(self.connection) as queries:
+            self.assertTrue(payloads_of(self.consumer().exchange(wanted=2).reservations) == payloads[:1])
+        self.assertEqual(sum(query["sql"].startswith("SELECT payload") for query in queries), 1)
+
     def test_a_list_of_the_queue_takes_the_index_order(self) -> None:
         self.queue.write_many(b"a", b"b")
-        self.queue.release(self.reserve())
+        consumer = self.consumer()
+        self.settle(consumer, self.reserve(consumer), "release")
         self.assertEqual([bytes(row.payload) for row in self.rows.all()], [b"b", b"a"])
         self.assertEqual(str(self.rows.first()), f"{self.queue.name} #{self.rows.first().pk}")
+
+    def test_a_put_back_row_is_as_it_was(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        self.reserve_and_die()
+        consumer = self.consumer()
+        before = self.stored()
+        suspect = self.reserve(consumer)
+        self.settle(consumer, suspect, "put_back")
+        for entry in self.queue.browse("due", 9):
+            self.assertIsNotNone(consumer.take(entry))
+        consumer.close()
+        self.assertEqual(self.stored(), before)
+
+    def stored(self) -> list[tuple]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id, CAST(due AS CHAR(40)), deliveries FROM {QueuedMessage._meta.db_table} ORDER BY id"
+            )
+            return list(cursor.fetchall())
+
+    # rows of the release before
+
+    def test_what_older_code_has_left_is_delivered(self) -> None:
+        for number, state in enumerate(({}, {"receipt": "f" * 32, "deliveries": 1}, {"deliveries": 0})):
+            self.rows.create(queue=self.queue.name, due=Now(), payload=b"%d" % number, **state)
+        self.rows.create(queue=self.queue.name, due=Now() + timedelta(seconds=LONG), payload=b"deferred")
+        reserved = {"receipt": "e" * 32, "deliveries": 1}
+        self.rows.create(queue=self.queue.name, due=Now() + timedelta(seconds=LONG), payload=b"reserved", **reserved)
+        self.check_counts(waiting=4, due=3, deferred=1, reserved=1)
+        consumer = self.consumer()
+        suspect = self.reserve(consumer)
+        self.assertEqual((suspect.payload, suspect.deliveries), (b"1", 2))
+        answer = consumer.exchange(acks([suspect]), 3)
+        self.assertEqual(payloads_of(answer.reservations), [b"0", b"2"])
+
+    # suspects
+
+    @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
+    def test_suspects_are_searched_for_once_a_minute_while_there_is_other_work(self) -> None:
+        self.queue.write_many(*[b"%d" % number for number in range(9)])
+        consumer = self.consumer()
+        group = consumer.exchange(wanted=2).reservations
+        self.reserve_and_die()
+        with mock.patch.object(consumers, "monotonic", return_value=time.monotonic() + 59):
+            answer = consumer.exchange(acks(group), 2)
+            self.assertEqual((len(answer.reservations), answer.suspect_waiting), (2, False))
+        with mock.patch.object(consumers, "monotonic", return_value=time.monotonic() + 61):
+            following = consumer.exchange(wanted=2)
+            self.assertEqual((len(following.reservations), following.suspect_waiting), (2, True))
+        self.assertTrue(consumer.exchange().suspect_waiting)
+        answer = consumer.exchange(acks(list(consumer.held.values())), 2)
+        self.assertEqual([each.deliveries for each in answer.reservations], [2])
+
+    @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
+    def test_a_suspect_is_found_where_nothing_else_is_due(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        settlements = acks([self.reserve(consumer)])
+        self.reserve_and_die()
+        self.assertEqual(consumer.exchange(wanted=1), Exchange([], [], suspect_waiting=True))
+        self.assertEqual(payloads_of(consumer.exchange(settlements, 2).reservations), [b"b"])
+
+    @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
+    def test_a_suspect_that_dies_meanwhile_is_found_by_an_idle_consumer(self) -> None:
+        self.queue.write(b"a")
+        consumer = self.consumer()
+        consumer.exchange(acks([self.reserve(consumer)]), 1)
+        self.queue.write(b"b")
+        self.reserve_and_die()
+        self.assertEqual(payloads_of(consumer.exchange(wanted=2).reservations), [b"b"])
+
+    # take
+
+    def test_what_an_exchange_has_reserved_unseen_is_held_before_a_message_is_taken(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        entry = self.entry(b"b")
+        with self.queue.consumer(LONG) as consumer:
+            self.lose_answers(consumer)
+            with self.assertRaises(QueueUnavailable):
+                consumer.exchange(wanted=1)
+            taken = consumer.take(entry)
+            self.assertEqual(payloads_of(list(consumer.held.values())), [b"a", b"b"])
+            self.assertEqual(consumer.exchange(acks([taken])).settled, [True])
+        self.check_counts(waiting=1)
 
     # races
 
     def test_what_others_take_first_is_left_to_them(self) -> None:
-        for take in (lambda: self.queue.reserve(LONG).payload, self.queue.read):
-            with self.subTest(take):
+        other = self.consumer()
+        for verb, take in (("UPDATE", lambda: self.reserve().payload), ("DELETE", self.queue.read)):
+            with self.subTest(verb):
                 self.queue.write_many(b"a", b"b")
-                with self.just_before("UPDATE", lambda: self.queue.reserve(LONG)):
+                with self.just_before(verb, lambda: other.exchange(wanted=1)):
                     self.assertEqual(take(), b"b")
                 self.empty_table()
 
-    def test_what_others_take_during_ack_and_reserve_is_left_to_them(self) -> None:
+    def test_of_a_group_the_rest_is_claimed(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
-        reservation = self.reserve()
-        with self.just_before("DELETE", lambda: self.queue.reserve(LONG)):
-            acked, following = self.queue.ack_and_reserve(reservation, LONG)
-        self.assertEqual((acked, following.payload), (True, b"c"))
+        other, consumer = self.consumer(), self.consumer()
+        with self.just_before("UPDATE", lambda: other.exchange(wanted=1)):
+            answer = consumer.exchange(wanted=2)
+        self.assertEqual([(each.payload, each.deliveries) for each in answer.reservations], [(b"b", 1)])
+        self.assertEqual(payloads_of(list(other.held.values())), [b"a"])
+        self.check_counts(waiting=1, reserved=2)
 
     def test_when_others_take_all_that_was_seen_the_queue_is_looked_at_again(self) -> None:
-        self.queue.write(b"a")
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        settlements = acks([self.reserve(consumer)])
         with self.just_before("UPDATE", self.take_and_write_another):
-            self.assertEqual(self.reserve().payload, b"b")
+            answer = consumer.exchange(settlements, 1)
+        self.assertEqual((answer.settled, payloads_of(answer.reservations)), ([True], [b"c"]))
 
     def take_and_write_another(self) -> None:
-        self.queue.read()
-        self.queue.write(b"b")
+        self.rows.filter(payload=b"b").delete()
+        self.queue.write(b"c")
 
     def test_when_others_take_all_each_time_the_queue_is_left_to_them(self) -> None:
         self.queue.write(b"a")
-        with mock.patch.object(module, "claim", return_value=False) as claim:
-            self.assertIsNone(self.queue.reserve(LONG))
-        self.assertEqual(claim.call_count, 1 + module.LOOKS)
+        table = QueuedMessage._meta.db_table
+        fails = f"UPDATE {table} SET receipt = %s WHERE id = -1 AND deliveries = %s AND queue = %s AND id = %s"
+        with mock.patch.object(sql, "claim", return_value=sql.CompiledSQL(fails)) as claim:
+            self.assertEqual(self.consumer().exchange(wanted=1).reservations, [])
+        self.assertEqual(claim.call_count, consumers.SELECTS)
 
-    def test_a_payload_is_not_read_when_others_take_it_before_it_is_deleted(self) -> None:
+    def test_when_others_read_all_each_time_the_queue_is_left_to_them(self) -> None:
         self.queue.write(b"a")
-        with (
-            mock.patch.object(module, "READ_LEASE", SHORT),
-            self.just_before("DELETE", lambda: None, self.wait_and_reserve),
-        ):
+        fails = (
+            f"DELETE FROM {QueuedMessage._meta.db_table} WHERE id = -1 AND deliveries = %s AND queue = %s AND id = %s"
+        )
+        with mock.patch.object(sql, "delete_unclaimed", return_value=fails) as delete:
             self.assertIsNone(self.queue.read())
-        self.assertEqual(self.queue.counts().reserved, 1)
+        self.assertEqual(delete.call_count, module.SELECTS)
 
-    def wait_and_reserve(self) -> None:
-        time.sleep(AFTER_SHORT)
-        self.assertEqual(self.reserve().deliveries, 2)
+    def test_a_big_payload_that_others_read_meanwhile_is_passed_over(self) -> None:
+        self.queue.write_many(b"a" * EXCHANGE_BYTES, b"b")
+        with self.just_before("SELECT payload", self.rows.filter(queue=self.queue.name).earliest("pk").delete):
+            self.assertEqual(payloads_of(self.consumer().exchange(wanted=2).reservations), [b"b"])
 
     def empty_table(self) -> None:
         self.rows.all().delete()
@@ -303,17 +468,93 @@ class DatabaseContract(QueueContract, TakersContract):
         left = list(acts)
 
         def wrapper(execute, sql, params, many, context):
-            if left and sql.startswith(verb):
+            if left and sql.startswith(verb) and "id = -1" not in sql:
                 left.pop(0)()
             return execute(sql, params, many, context)
 
         return self.connection.execute_wrapper(wrapper)
 
+    # threads
+
+    def test_threads_see_the_queue_outside_of_transactions(self) -> None:
+        self.assertTrue(self.queue.parallel)
+        with transaction.atomic(using=self.alias):
+            self.assertFalse(self.queue.parallel)
+
+    # interrupts
+
+    def test_a_connection_that_cannot_be_cleaned_is_closed(self) -> None:
+        self.queue.write(b"a")
+        with mock.patch.object(self.connection, "rollback", side_effect=OperationalError("gone")):
+            close_torn_transaction(self.alias)
+        self.assertIsNone(self.connection.connection)
+        self.assertEqual(self.queue.read(), b"a")
+
+    @tag("slow")
+    def test_an_interrupt_inside_django_leaves_no_transaction_open(self) -> None:
+        line = 0
+        interrupted = True
+        while interrupted:
+            line += 1
+            self.empty()
+            self.queue.write_many(b"a", b"b", b"c", b"d", b"e")
+            consumer = self.queue.consumer(LONG)
+            a, b = consumer.exchange(wanted=2).reservations
+            settlements = [Settlement(a, "ack"), Settlement(b, "release")]
+            exchange = partial(consumer.exchange, settlements, 2)
+            interrupted = self.interrupt(line, exchange, transaction.__file__, django_base.__file__)
+            consumer.close()
+            self.assertEqual((self.connection.in_atomic_block, self.connection.get_autocommit()), (False, True), line)
+            with ThreadPoolExecutor(1) as pool:
+                left = sorted(pool.submit(self.committed_payloads).result())
+            self.assertIn(left, ([b"a", b"b", b"c", b"d", b"e"], [b"b", b"c", b"d", b"e"]), line)
+            self.check_counts(waiting=len(left))
+        self.assertGreater(line, 100)
+
+    def interrupt(self, line: int, act: Callable[[], object], *more_files: str) -> bool:
+        """Raise KeyboardInterrupt at the n-th line of the queue, or of more files, if there is one."""
+        files = (database.__path__[0], *more_files)
+
+        def trace(frame: FrameType, event: str, argument: object):
+            nonlocal line
+            # Django takes a lock there; a signal handler does not run between its lines, as a trace function does.
+            if not frame.f_code.co_filename.startswith(files) or frame.f_code.co_name == "allow_thread_sharing":
+                return None
+            line -= event == "line"
+            if line == 0 and event == "line":
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            act()
+        except (KeyboardInterrupt, QueueUnavailable):
+            # In psycopg's commit it becomes an error: Django cannot switch autocommit on again.
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    def committed_payloads(self) -> list[bytes]:
+        with closing(self.connection):
+            return [bytes(row.payload) for row in self.rows.filter(queue=self.queue.name)]
+
+    def test_an_interrupted_exchange_leaves_the_callers_transaction_as_it_was(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        for line in range(1, 200):
+            with transaction.atomic(using=self.alias):
+                self.interrupt(line, partial(consumer.exchange, wanted=1))
+                self.assertEqual((len(self.connection.savepoint_ids), self.connection.needs_rollback), (0, False), line)
+                consumer.close()
+            self.check_counts(waiting=2)
+
     # errors
 
     def test_what_the_database_undid_in_favour_of_others_is_done_again(self) -> None:
         for reason, cause in LOST_RACES:
-            with self.subTest(reason), self.failing(reason, cause, times=border.ATTEMPTS - 1):
+            with self.subTest(reason), self.failing(reason, cause, times=transactions.ATTEMPTS - 1):
                 self.queue.write(b"a")
                 self.assertEqual(self.queue.read_many(2), [b"a"])
 
@@ -321,7 +562,7 @@ class DatabaseContract(QueueContract, TakersContract):
         for reason, cause in LOST_RACES:
             with (
                 self.subTest(reason),
-                self.failing(reason, cause, times=border.ATTEMPTS),
+                self.failing(reason, cause, times=transactions.ATTEMPTS),
                 self.assertRaises(QueueUnavailable),
             ):
                 self.queue.write(b"a")
@@ -341,11 +582,12 @@ class DatabaseContract(QueueContract, TakersContract):
     def test_an_ack_that_was_undone_with_the_claim_is_done_again(self) -> None:
         for reason, cause in LOST_RACES:
             self.queue.write_many(b"a", b"b")
-            reservation = self.reserve()
+            consumer = self.consumer()
+            settlements = acks([self.reserve(consumer)])
             with self.subTest(reason), self.failing(reason, cause, times=1, verb="UPDATE"):
-                acked, following = self.queue.ack_and_reserve(reservation, LONG)
-            self.assertEqual((acked, following.payload), (True, b"b"))
-            self.queue.ack(following)
+                answer = consumer.exchange(settlements, 1)
+            self.assertEqual((answer.settled, payloads_of(answer.reservations)), ([True], [b"b"]))
+            consumer.exchange(acks(answer.reservations))
 
     def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
         """Let the next statements with this verb fail."""
@@ -380,9 +622,21 @@ class ServerContract:
     def test_a_lost_connection_is_unavailable_once(self) -> None:
         self.queue.write(b"a")
         self.kill_connection()
+        consumer = self.consumer()
         with self.assertRaisesMessage(QueueUnavailable, f"The queue {self.queue.name} (database {self.alias}): "):
-            self.queue.reserve(LONG)
-        self.assertEqual(self.reserve().payload, b"a")
+            consumer.exchange(wanted=1)
+        self.assertEqual(consumer.exchange(wanted=1).reservations, [])
+        self.assertEqual(self.reserve(consumer).payload, b"a")
+
+    def test_a_consumer_whose_connection_is_lost_can_be_closed(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        self.reserve(consumer)
+        self.kill_connection()
+        with self.assertRaises(QueueUnavailable):
+            consumer.close()
+        consumer.close()
+        self.check_counts(waiting=2)
 
     def test_a_row_that_others_have_locked_is_not_waited_for(self) -> None:
         self.queue.write_many(b"a", b"b")
@@ -391,8 +645,8 @@ class ServerContract:
             other = pool.submit(self.lock_first_row, locked, done)
             locked.wait(10)
             try:
-                self.assertEqual(self.reserve().payload, b"b")
-                self.assertIsNone(self.queue.reserve(LONG))
+                self.assertEqual(payloads_of(self.consumer().exchange(wanted=2).reservations), [b"b"])
+                self.assertEqual(self.consumer().exchange(wanted=2).reservations, [])
                 self.assertIsNone(self.queue.read())
             finally:
                 done.set()
@@ -435,15 +689,19 @@ class PostgreSQLTests(PostgreSQL, ServerContract, DatabaseContract, TransactionT
     @override_settings(USE_TZ=False, TIME_ZONE="Europe/Paris")
     def test_a_lease_is_no_longer_in_the_hour_that_comes_twice(self) -> None:
         now = "TIMESTAMPTZ '2026-10-25 00:25:00+00'"
-        for worded in (statements._look, statements._until):
-            worded.cache_clear()
-            self.addCleanup(worded.cache_clear)
+        for compiled in (rows.compile_select, sql.due_in, sql.claim, sql.insert_due):
+            compiled.cache_clear()
+            self.addCleanup(compiled.cache_clear)
         with mock.patch.object(Now, "as_postgresql", return_value=(now, [])):
             self.queue.write(b"a")
-            self.assertIsNotNone(self.queue.reserve(600))
+            consumer = self.queue.consumer(600)
+            self.reserve(consumer)
         with self.connection.cursor() as cursor:
             cursor.execute(f"SELECT due - {now} FROM {QueuedMessage._meta.db_table}")
             self.assertEqual(cursor.fetchone()[0], timedelta(seconds=600))
+            consumer.close()
+            cursor.execute(f"SELECT due - {now} FROM {QueuedMessage._meta.db_table}")
+            self.assertEqual(cursor.fetchone()[0], timedelta(0))
 
     def test_an_error_does_not_show_what_is_in_a_row(self) -> None:
         with self.storing_due(None), self.assertRaises(QueueUnavailable) as caught:
@@ -463,9 +721,10 @@ class MariaDBTests(MariaDB, ServerContract, DatabaseContract, TransactionTestCas
             with self.subTest(writer=writer):
                 self.set_time_zone(writer)
                 self.queue.write_many(b"a", b"b")
-                self.queue.release(self.reserve(), delay=LONG)
+                consumer = self.consumer()
+                self.settle(consumer, self.reserve(consumer), "release", None, LONG)
                 self.set_time_zone(reader)
-                self.assertEqual(self.queue.counts(), Counts(waiting=2, due=1, deferred=1, reserved=0, dead=0))
+                self.check_counts(waiting=2, due=1, deferred=1)
                 self.queue.read_many(2)
 
     def set_time_zone(self, time_zone: str) -> None:
@@ -493,7 +752,8 @@ class AppTests(SimpleTestCase):
     @override_settings(MAIL_QUEUE_DATABASE="nowhere")
     def test_an_alias_that_does_not_exist_is_a_wrong_setting(self) -> None:
         queue = database.Queue("mail")
-        for call in (queue.read, queue.counts, lambda: queue.write(b"a")):
+        exchange = queue.consumer(LONG).exchange
+        for call in (queue.read, queue.counts, lambda: queue.write(b"a"), lambda: exchange(wanted=1)):
             with self.assertRaisesMessage(ConfigurationError, "MAIL_QUEUE_DATABASE = 'nowhere'"):
                 call()
 

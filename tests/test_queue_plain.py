@@ -9,10 +9,10 @@ from django.test import SimpleTestCase, override_settings
 
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues import open_queue
-from mailqueue_backend.queues.base import Counts, MessageQueue
+from mailqueue_backend.queues.base import Consumer, MessageQueue, Reservation, Settlement
 from mailqueue_backend.queues.plain import PlainQueue
 from tests import services
-from tests.queue_contract import LONG, QueueContract, TakersContract
+from tests.queue_contract import LONG, OpensQueues, QueueContract, TakersContract
 
 
 class OpensByName:
@@ -40,25 +40,26 @@ class PlainRedisdTests(QueueContract, SimpleTestCase):
         from redis.retry import Retry
 
         self.queue.write(b"a")
-        reservation = self.reserve()
-        server = self.queue._queue._connection
-        self.queue._queue._connection = Redis(port=1, retry=Retry(NoBackoff(), 0))
+        consumer = self.consumer()
+        release = Settlement(self.reserve(consumer), "release")
+        server = self.queue.module_queue._connection
+        self.queue.module_queue._connection = Redis(port=1, retry=Retry(NoBackoff(), 0))
         for name, call in {
             "read": self.queue.read,
-            "reserve": lambda: self.queue.reserve(LONG),
+            "reserve": lambda: self.consumer().exchange(wanted=1),
             "write": lambda: self.queue.write(b"a"),
             "write_many": lambda: self.queue.write_many(b"a", b"b"),
             "len": lambda: len(self.queue),
             "counts": self.queue.counts,
-            "release": lambda: self.queue.release(reservation),
+            "release": lambda: consumer.exchange([release]),
         }.items():
             with self.subTest(name):
                 with self.assertRaises(QueueUnavailable) as caught:
                     call()
                 self.assertIsInstance(caught.exception, queue_front.QueueException)
                 self.assertIn(self.queue.name, str(caught.exception))
-        self.queue._queue._connection = server
-        self.assertTrue(self.queue.release(reservation))
+        self.queue.module_queue._connection = server
+        self.assertEqual(consumer.exchange([release]).settled, [True])
         self.assertEqual(self.queue.read_many(2), [b"a"])
 
 
@@ -86,10 +87,14 @@ class Habits:
 
 
 @override_settings(QUEUE_BACKEND="dummy")
-class HabitsTests(SimpleTestCase):
+class HabitsTests(OpensQueues, SimpleTestCase):
     def setUp(self) -> None:
-        self.QueueException = importlib.import_module("queue_front").QueueException
         self.addCleanup(Habits.stored.clear)
+        super().setUp()
+        self.QueueException = importlib.import_module("queue_front").QueueException
+
+    def make_queue(self, name: str) -> PlainQueue:
+        return PlainQueue(Habits(name))
 
     def make(self, **habits) -> PlainQueue:
         return PlainQueue(type("Queue", (Habits,), habits)("mail"))
@@ -106,7 +111,7 @@ class HabitsTests(SimpleTestCase):
             with self.subTest(name):
                 queue = self.make(say_empty=say_empty)
                 self.assertIsNone(queue.read())
-                self.assertIsNone(queue.reserve(LONG))
+                self.assertEqual(queue.consumer(LONG).exchange(wanted=2).reservations, [])
                 self.assertEqual(queue.read_many(2), [])
 
     def test_a_queue_filled_after_it_said_empty_is_read_again(self) -> None:
@@ -115,6 +120,13 @@ class HabitsTests(SimpleTestCase):
             raise self.QueueException("Empty")
 
         self.assertEqual(self.make(say_empty=fill_and_say_empty).read(), b"late")
+
+    def test_a_module_is_not_expected_to_know_threads(self) -> None:
+        self.assertFalse(self.queue.parallel)
+
+    def test_empty_messages_are_messages(self) -> None:
+        self.queue.write_many(b"", b"")
+        self.assertEqual(len(self.consumer().exchange(wanted=3).reservations), 2)
 
     def test_a_queue_that_refuses_though_it_is_not_empty_is_unavailable(self) -> None:
         for error in (self.QueueException("no"), OSError("no")):
@@ -155,27 +167,76 @@ class HabitsTests(SimpleTestCase):
                     queue.write_many(b"a", b"b")
                 self.assertEqual(len(queue), 0)
 
-    def test_what_cannot_be_written_back_stays_in_hand(self) -> None:
-        for error, raised in ((OSError("down"), QueueUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)):
-            for settle in ("release", "bury"):
-                with self.subTest(f"{type(error).__name__} in {settle}"):
-                    queue = self.make()
-                    queue.write(b"a")
-                    reservation = queue.reserve(LONG)
-                    with mock.patch.object(Habits, "write", self.raising(error)), self.assertRaises(raised):
-                        getattr(queue, settle)(reservation)
-                    self.assertEqual(queue.counts().reserved, 1)
-                    self.assertTrue(queue.release(reservation))
-                    self.assertEqual(queue.read_many(2), [b"a"])
+    def held(self, payload: bytes = b"a") -> tuple[Consumer, Reservation]:
+        """Write a message and have a consumer hold it."""
+        self.queue.write(payload)
+        consumer = self.consumer()
+        return consumer, self.reserve(consumer)
 
-    def test_a_dead_queue_that_cannot_be_opened_keeps_the_message_in_hand(self) -> None:
-        queue = self.make()
-        queue.write(b"a")
-        reservation = queue.reserve(LONG)
+    def test_what_cannot_be_written_stays_held(self) -> None:
+        for error, raised in ((OSError("down"), QueueUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)):
+            for how in ("release", "bury", "put_back", "leave"):
+                with self.subTest(f"{type(error).__name__} in {how}"):
+                    consumer, reservation = self.held()
+                    with mock.patch.object(Habits, "write", self.raising(error)), self.assertRaises(raised):
+                        self.settle(consumer, reservation, how)
+                    self.check_counts(reserved=1)
+                    self.assertTrue(self.settle(consumer, reservation, "release"))
+                    self.assertEqual(self.queue.read_many(2), [b"a"])
+
+    def test_a_refused_message_stays_held_until_it_can_be_put_back(self) -> None:
+        consumer, _ = self.held()
+        with (
+            mock.patch.object(Habits, "write", return_value=False),
+            self.assertRaisesMessage(QueueUnavailable, "has not stored a message: the queue refused one"),
+        ):
+            consumer.close()
+        self.check_counts(reserved=1)
+        consumer.close()
+        self.assertEqual(self.queue.read_many(2), [b"a"])
+
+    def test_only_what_was_not_written_is_written_again(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        releases = [Settlement(reservation, "release") for reservation in consumer.exchange(wanted=3).reservations]
+        write, payloads = Habits.write, []
+
+        def fail_at_the_second(queue, payload):
+            payloads.append(payload)
+            return write(queue, payload) if len(payloads) != 2 else False
+
+        with mock.patch.object(Habits, "write", fail_at_the_second):
+            with self.assertRaises(QueueUnavailable):
+                consumer.exchange(releases)
+            self.assertEqual(consumer.exchange(releases).settled, [True, True, True])
+        self.assertEqual(self.queue.read_many(4), [b"a", b"b", b"c"])
+
+    def test_what_was_read_before_an_error_is_not_lost(self) -> None:
+        for error, raised in ((OSError("down"), QueueUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)):
+            with self.subTest(type(error).__name__):
+                self.queue.write(b"a")
+                consumer = self.consumer()
+                with (
+                    mock.patch.object(Habits, "say_empty", self.raising(error), create=True),
+                    self.assertRaises(raised),
+                ):
+                    consumer.exchange(wanted=2)
+                self.assertEqual([each.payload for each in consumer.exchange(wanted=2).reservations], [b"a"])
+                consumer.close()
+                self.assertEqual(self.queue.read_many(2), [b"a"])
+
+    def test_a_message_that_is_left_goes_to_the_tail(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        with self.queue.consumer(LONG) as consumer:
+            self.assertTrue(self.settle(consumer, self.reserve(consumer), "leave"))
+        self.assertEqual(self.queue.read_many(3), [b"b", b"a"])
+
+    def test_a_dead_queue_that_cannot_be_opened_keeps_the_message_held(self) -> None:
+        consumer, reservation = self.held()
         with (
             mock.patch.object(Habits, "__init__", self.raising(OSError("down"))),
             self.assertRaisesMessage(QueueUnavailable, "has no dead queue: down"),
         ):
-            queue.bury(reservation)
-        self.assertTrue(queue.ack(reservation))
-        self.assertEqual(queue.counts(), Counts(0, 0, 0, 0, 0))
+            self.settle(consumer, reservation, "bury")
+        self.assertTrue(self.settle(consumer, reservation, "ack"))
+        self.check_counts()

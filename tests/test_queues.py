@@ -11,7 +11,7 @@ from django.test import SimpleTestCase, override_settings
 
 from mailqueue_backend.errors import ConfigurationError
 from mailqueue_backend.queues import adapt, database, open_queue
-from mailqueue_backend.queues.base import MessageQueue
+from mailqueue_backend.queues.base import Consumer, Entry, MessageQueue
 from mailqueue_backend.queues.plain import PlainQueue
 from tests.takers import WARNINGS
 
@@ -101,13 +101,20 @@ class MessageQueueTests(SimpleTestCase):
             "write_many": (b"a",),
             "read": (),
             "counts": (),
-            "reserve": (60,),
-            "ack": (None,),
-            "release": (None,),
-            "bury": (None,),
+            "consumer": (60,),
+            "browse": ("due", 1),
         }.items():
             with self.subTest(name), self.assertRaisesMessage(NotImplementedError, f"Queue must define {name}()"):
                 getattr(queue, name)(*arguments)
+
+    def test_a_consumer_that_lacks_a_method_says_which(self) -> None:
+        for name, call in {
+            "_exchange()": lambda consumer: consumer.exchange(wanted=1),
+            "take()": lambda consumer: consumer.take(Entry("key", b"a", "due", None, 0)),
+        }.items():
+            consumer = Consumer(Queue("mail"), 60)
+            with self.subTest(name), self.assertRaisesMessage(NotImplementedError, f"Consumer must define {name}"):
+                call(consumer)
 
     def test_a_queue_is_shown_by_module_class_and_name(self) -> None:
         self.assertEqual(repr(Queue("mail")), "<tests.test_queues.Queue mail>")

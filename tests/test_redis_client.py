@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,17 +11,22 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from importlib.util import find_spec
 from threading import Timer
+from typing import Any
 from unittest import mock, skipUnless
 
 from django.conf import settings
 from django.test import SimpleTestCase, override_settings, tag
 
 from mailqueue_backend.errors import ConfigurationError, QueueUnavailable
+from mailqueue_backend.queues.base import Consumer, Entry, Exchange, Settlement
 from mailqueue_backend.queues.redis import Queue, RedisdQueue
+from mailqueue_backend.queues.redis.script import FILES
 
 from . import services
 from .redis_servers import INSTALLED, OwnRedis, Proxy, free_port, listening
@@ -50,15 +56,24 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.redis = self.queue._server.client
         self.addCleanup(self.redis.flushall)
 
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()
+
     def test_the_first_command_after_a_restart_does_not_fail(self) -> None:
-        self.queue.write_many(b"one", b"two")
-        reservation = self.take()
-        for first in (lambda: self.queue.write(b"three"), lambda: self.queue.ack(reservation), self.take):
+        self.queue.write_many(b"one", b"two", b"three")
+        consumer = self.consumer()
+        reservation = self.take(consumer=consumer)
+        for first in (
+            lambda: self.queue.write(b"four"),
+            lambda: consumer.extend([reservation]) is None,
+            lambda: consumer.exchange([Settlement(reservation, "ack")], 1).reservations,
+            self.take,
+        ):
             with self.subTest(first):
-                self.server.stop()
-                self.server.start()
+                self.restart()
                 self.assertTrue(first())
-        self.assertEqual(self.queue.read(), b"three")
+        self.assertEqual(self.queue.read(), b"four")
 
     def test_a_batch_is_one_command(self) -> None:
         self.redis.config_resetstat()
@@ -66,78 +81,85 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.assertEqual(self.redis.info("commandstats")["cmdstat_rpush"]["calls"], 1)
 
     def test_the_script_may_be_flushed(self) -> None:
-        self.queue.write(b"one")
+        self.queue.write_many(b"one", b"two")
         self.redis.script_flush()
-        reservation = self.take()
+        consumer = self.consumer()
+        reservation = self.take(consumer=consumer)
         self.redis.script_flush()
-        self.assertTrue(self.queue.ack(reservation))
-
-    def test_the_script_may_be_flushed_while_the_next_message_is_fetched(self) -> None:
-        self.queue.write_many(b"one", b"two", b"three")
-        self.redis.script_flush()
-        self.assertEqual(self.drained_by_one(self.redis.script_flush), [b"one", b"two", b"three"])
-
-    def test_a_restart_loses_nothing_while_the_next_message_is_fetched(self) -> None:
-        self.queue.write_many(b"one", b"two", b"three")
-        self.assertEqual(self.drained_by_one(self.restart), [b"one", b"two", b"three"])
-
-    def restart(self) -> None:
-        self.server.stop()
-        self.server.start()
+        answer = consumer.exchange([Settlement(reservation, "ack")], 1)
+        self.assertEqual((answer.settled, answer.reservations[0].payload), ([True], b"two"))
 
     def test_a_server_that_is_away_is_asked_again_when_it_is_back(self) -> None:
         self.queue.write_many(b"one", b"two", b"three")
-        queue = self.queue.prefetching()
-        first = queue.reserve(60)
+        consumer = self.consumer()
+        first = self.take(consumer=consumer)
         self.server.stop()
         try:
-            _, second = queue.ack_and_reserve(first, 60)
             with self.assertRaises(QueueUnavailable):
-                queue.ack_and_reserve(second, 60)
+                consumer.exchange([Settlement(first, "ack")], 1)
         finally:
             self.server.start()
-        acked, third = queue.ack_and_reserve(second, 60)
-        self.assertEqual((acked, second.payload, third.payload), (True, b"two", b"three"))
-        self.assertTrue(queue.ack(third))
-        queue.stop_prefetching()
-        self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 0))
+        self.assertEqual(consumer.exchange([Settlement(first, "ack")], 1), Exchange([True], []))
+        self.assertEqual(self.take(consumer=consumer).payload, b"two")
+        consumer.close()
+        self.assertEqual(self.queue.read_many(3), [b"two", b"three"])
 
-    def drained_by_one(self, between: Callable[[], object]) -> list[bytes]:
-        """Drain as a worker who is alone, with something happening between its steps."""
-        payloads, queue = [], self.queue.prefetching()
-        reservation = queue.reserve(60)
-        while reservation is not None:
-            payloads.append(reservation.payload)
-            between()
-            acked, reservation = queue.ack_and_reserve(reservation, 60)
-            self.assertTrue(acked)
-        queue.stop_prefetching()
-        self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 0))
-        return payloads
+    def test_a_consumer_whose_connection_is_closed_by_the_server_connects_anew(self) -> None:
+        self.queue.write_many(b"one", b"two")
+        consumer = self.consumer()
+        first = self.take(consumer=consumer)
+        self.redis.client_kill_filter(_id=consumer._connection.execute("CLIENT", "ID"))
+        answer = consumer.exchange([Settlement(first, "ack")], 1)
+        self.assertEqual((answer.settled, answer.reservations[0].payload), ([True], b"two"))
 
-    def test_what_was_fetched_from_a_full_server_can_be_put_back(self) -> None:
+    def test_a_consumer_is_beside_the_pool_whose_size_is_limited(self) -> None:
+        queue = queue_at(f"{self.server.url}?max_connections=1", "own")
+        self.addCleanup(queue._server.hang_up)
+        queue.write_many(b"one", b"two")
+        with queue.consumer(60) as first, queue.consumer(60) as second:
+            taken = [consumer.exchange(wanted=1).reservations[0].payload for consumer in (first, second)]
+            self.assertEqual((taken, queue.counts().reserved), ([b"one", b"two"], 2))
+
+    def test_a_closed_consumer_leaves_no_connection(self) -> None:
+        before = self.redis.info("clients")["connected_clients"]
+        with self.queue.consumer(60) as consumer:
+            consumer.exchange(wanted=1)
+            self.assertEqual(self.redis.info("clients")["connected_clients"], before + 1)
+        deadline = time.monotonic() + 5
+        while self.redis.info("clients")["connected_clients"] > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertEqual(self.redis.info("clients")["connected_clients"], before)
+
+    def be_full(self) -> None:
+        self.redis.config_set("maxmemory", 1)
+        self.addCleanup(self.redis.config_set, "maxmemory", 0)
+
+    def test_what_was_reserved_on_a_full_server_can_be_put_back_and_extended(self) -> None:
         self.queue.write_many(b"expired", b"fresh")
         self.take(0)
-        reservations = [self.take(), self.take()]
-        self.redis.config_set("maxmemory", 1)
-        self.addCleanup(self.redis.config_set, "maxmemory", 0)
-        for reservation in reservations:
-            self.assertTrue(self.queue.put_back(reservation))
-            # Twice, as after a lost answer.
-            self.queue.put_back(reservation)
-        self.assertEqual([self.take()[::2] for _ in "ab"], [(b"expired", 2), (b"fresh", 1)])
+        for payload, deliveries in ((b"expired", 2), (b"fresh", 1)):
+            self.be_full()
+            with self.queue.consumer(60) as consumer:
+                reservation = self.take(consumer=consumer)
+                consumer.extend([reservation])
+            reservation = self.take(consumer=consumer)
+            self.assertEqual(reservation[::2], (payload, deliveries))
+            self.assertTrue(self.settle(reservation, "ack"))
+            self.redis.config_set("maxmemory", 0)
 
     def test_a_full_server_refuses_a_write_and_can_be_drained(self) -> None:
-        self.queue.write_many(b"sent", b"released", b"deferred", b"buried")
-        self.redis.config_set("maxmemory", 1)
-        self.addCleanup(self.redis.config_set, "maxmemory", 0)
+        self.queue.write_many(b"sent", b"released", b"deferred", b"buried", b"taken")
+        self.be_full()
         with self.assertRaisesRegex(QueueUnavailable, "OOM|maxmemory"):
-            self.queue.write(b"five")
-        _, released = self.queue.ack_and_reserve(self.take(), 60)
-        assert released is not None
-        self.assertTrue(self.queue.release(released, b"new bytes"))
-        self.assertTrue(self.queue.release(self.take(), b"newer bytes", delay=60))
-        self.assertTrue(self.queue.bury(self.take()))
+            self.queue.write(b"six")
+        consumer = self.consumer()
+        reservations = consumer.exchange(wanted=4).reservations
+        ends = [("ack",), ("release", b"new bytes"), ("release", b"newer bytes", 60), ("bury",)]
+        answer = consumer.exchange([Settlement(each, *end) for each, end in zip(reservations, ends, strict=True)])
+        self.assertEqual(answer.settled, [True] * 4)
+        taken = consumer.take(self.queue.browse("due", 1)[0])
+        self.assertEqual(taken.payload, b"taken")
+        self.assertTrue(self.settle(taken, "ack"))
         self.assertEqual(self.queue.read_many(9), [b"new bytes", b"newer bytes"])
 
     def test_after_a_failover_the_next_command_goes_to_the_new_server(self) -> None:
@@ -212,6 +234,159 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         waker.start()
         self.addCleanup(waker.join)
         self.assertEqual(self.take().payload, b"one")
+
+
+@services.needs("redis-server", services.redis_answers() and INSTALLED)
+class FailingCommandTests(TakingMixin, SimpleTestCase):
+    """Redis rolls nothing back: when a command of the script fails, whatever it has done before must be undone."""
+
+    server: OwnRedis
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.server = OwnRedis()
+        cls.addClassCleanup(cls.server.close)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.admin = queue_at(self.server.url, "own")._server.client
+        self.addCleanup(self.admin.flushall)
+        self.allow()
+        self.queue = queue_at(self.server.url.replace("//:", "//limited:"), "own")
+        self.addCleanup(self.queue._server.hang_up)
+
+    def allow(self, *rules: str) -> None:
+        self.admin.execute_command("ACL", "SETUSER", "limited", "on", f">{self.server.password}", "~*", "+@all", *rules)
+
+    def operations(self) -> dict[str, Callable[[], object]]:
+        """Fill the queue, and return what can be done with it; each has a consumer of its own."""
+        self.admin.flushall()
+        self.queue.write_many(*[b"%02d" % number for number in range(14)])
+        dying, self.consumers = self.consumer(0.001), [self.consumer() for _ in range(3)]
+        taking, busy, idle = self.consumers
+        later, now, *self.held = busy.exchange(wanted=9).reservations
+        busy.exchange([Settlement(later, "release", None, 60), Settlement(now, "release", None, 0.001)])
+        dying.exchange(wanted=1)
+        time.sleep(0.01)
+        self.held.append(self.take(consumer=idle))
+        self.held.append(busy.held.popitem()[1])
+        dying.exchange(wanted=1)
+        time.sleep(0.01)
+        entries = [self.queue.browse(state, 9)[-1] for state in ("due", "deferred")]
+        entries.append(self.queue.browse("due", 1)[0])
+        ack, release, rewrite, defer, redefer, bury, back, suspect, _ = self.held
+
+        def settle(consumer: Consumer, *settlement: Any) -> Callable[[], object]:
+            return lambda: consumer.exchange([Settlement(*settlement)])
+
+        def take(entry: Entry) -> Callable[[], object]:
+            return lambda: taking.take(entry)
+
+        return {
+            "ack": settle(busy, ack, "ack"),
+            "release": settle(busy, release, "release"),
+            "rewrite": settle(busy, rewrite, "release", b"new"),
+            "defer": settle(busy, defer, "release", None, 60),
+            "rewrite and defer": settle(busy, redefer, "release", b"newer", 60),
+            "bury": settle(busy, bury, "bury"),
+            "put back": settle(busy, back, "put_back"),
+            "put back a suspect": settle(idle, suspect, "put_back"),
+            "extend": lambda: busy.extend(self.held),
+            "reserve": lambda: busy.exchange(wanted=2),
+            "reserve a suspect": lambda: taking.exchange(wanted=2),
+            "take from the list": take(entries[0]),
+            "take a deferred one": take(entries[1]),
+            "take an ended lease": take(entries[2]),
+            "close": lambda: busy.close(),
+            "counts": self.queue.counts,
+            "browse": lambda: self.queue.browse("due", 9, self.queue.browse("due", 1)[0]),
+        }
+
+    def contents(self) -> tuple[Counter[bytes], set[bytes]]:
+        """Return all payloads, and the ids of what is reserved; check that nothing lies about."""
+        waiting, payloads, leases, deliveries, deferred, dead = self.queue._keys
+        bodies = self.admin.hgetall(payloads)
+        reserved = set(self.admin.zrange(leases, 0, -1))
+        self.assertEqual(set(bodies), reserved | set(self.admin.zrange(deferred, 0, -1)))
+        self.assertEqual(set(self.admin.hkeys(deliveries)), reserved)
+        listed = self.admin.lrange(waiting, 0, -1) + self.admin.lrange(dead, 0, -1)
+        return Counter([*bodies.values(), *listed]), reserved
+
+    def check(self, name: str, operation: Callable[[], object], restore: Callable[[], object]) -> bool:
+        """Check that the operation has taken nothing if it fails, and that all can be put back then."""
+        before, reserved = self.before
+        old, new = self.changes.get(name, (b"", b""))
+        done = before - Counter([old]) + Counter([new] if new else [])
+        failed = False
+        try:
+            operation()
+        except QueueUnavailable:
+            failed = True
+        restore()
+        if failed:
+            after, reserved_after = self.contents()
+            # What was asked of the script has several steps: a settlement may be done though it found no suspect.
+            self.assertIn(after, (before, done))
+            self.assertEqual({id for id in reserved_after - reserved if not id.endswith(b"*")}, set())
+            operation()
+        for consumer in self.consumers:
+            consumer.close()
+        self.assertEqual(self.contents()[0], done)
+        return failed
+
+    #: What an operation makes of which payload.
+    changes = {"ack": (b"02", b""), "rewrite": (b"04", b"new"), "rewrite and defer": (b"06", b"newer")}
+
+    @tag("slow")
+    def test_no_right_that_is_missing_loses_a_message(self) -> None:
+        directory = files("mailqueue_backend.queues.redis")
+        source = "".join(directory.joinpath(f"{name}.lua").read_text() for name in FILES)
+        commands = sorted({*re.findall(r"'([A-Z]{3,})'", source)} - {"LIMIT", "WITHSCORES", "COUNT"})
+        self.assertIn("HSET", commands)
+        failures = set()
+        for name in self.operations():
+            for command in commands:
+                with self.subTest(name, denied=command):
+                    operation = self.operations()[name]
+                    self.before = self.contents()
+                    self.allow(f"-{command}")
+                    if self.check(name, operation, self.allow):
+                        failures.add(command)
+        self.assertEqual(set(commands) - failures, {"LPOS"}, "denied, and nothing failed")
+
+    @tag("slow")
+    def test_no_key_of_another_type_loses_a_message(self) -> None:
+        for name in self.operations():
+            for key in self.queue._keys:
+                with self.subTest(name, key=key):
+                    operation = self.operations()[name]
+                    self.before = self.contents()
+                    there = self.admin.exists(key)
+                    if there:
+                        self.admin.rename(key, "aside")
+                    self.admin.set(key, "a stranger's")
+
+                    def restore(key: str = key, there: int = there) -> None:
+                        self.assertEqual(self.admin.get(key), b"a stranger's")
+                        self.admin.delete(key)
+                        if there:
+                            self.admin.rename("aside", key)
+
+                    self.check(name, operation, restore)
+
+    def test_one_settlement_that_fails_stops_no_other(self) -> None:
+        self.queue.write_many(b"one", b"two", b"three")
+        consumer = self.consumer()
+        one, two, three = consumer.exchange(wanted=3).reservations
+        settlements = [Settlement(one, "bury"), Settlement(two, "ack"), Settlement(three, "release")]
+        self.admin.set(self.queue.dead_name, "a stranger's")
+        with self.assertRaisesRegex(QueueUnavailable, "WRONGTYPE"):
+            consumer.exchange(settlements)
+        self.admin.delete(self.queue.dead_name)
+        self.assertEqual(self.queue.counts(), (1, 1, 0, 1, 0))
+        self.assertEqual(consumer.exchange(settlements).settled, [True] * 3)
+        self.assertEqual(self.queue.counts(), (1, 1, 0, 0, 1))
 
 
 @needs_driver

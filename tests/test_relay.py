@@ -16,7 +16,7 @@ from django.core.management import CommandError
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from mailqueue_backend.checks import check_mailers, check_relay
-from mailqueue_backend.envelope import OURS, loads
+from mailqueue_backend.envelope import META_KEY, loads
 from mailqueue_backend.errors import ConfigurationError
 from mailqueue_backend.mail.base import QueueingMixin
 from mailqueue_backend.mail.relay import QueuedEmailBackend
@@ -235,7 +235,7 @@ class EmailBackendTests(RecordingMixin):
 
     def attempts(self) -> list[int]:
         payloads = open_queue("MAIL_QUEUE").read_many(100)
-        return [loads(payload).extra[OURS].get("attempts", 0) for payload in payloads]
+        return [loads(payload).extra[META_KEY].get("attempts", 0) for payload in payloads]
 
 
 class WorkersTests(TransactionTestCase):

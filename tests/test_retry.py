@@ -9,8 +9,10 @@ from unittest import mock
 
 from django.test import SimpleTestCase, override_settings
 
-from mailqueue_backend.delivery import retrying
-from mailqueue_backend.delivery.retrying import persist, retry_delay
+from mailqueue_backend.delivery import feed
+from mailqueue_backend.delivery.feed import retry_while_unavailable
+from mailqueue_backend.delivery.policy import retry_delay
+from mailqueue_backend.envelope import Meta
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 
@@ -20,15 +22,7 @@ from .scripted_server import always, in_turn, stored_then
 from .scripted_server import fin as hang_up
 
 
-def fields(age: float) -> dict[str, Any]:
-    return {"created": datetime.now() - timedelta(seconds=age)}
-
-
 class DelayTests(SimpleTestCase):
-    def assertWaits(self, delay: float, age: float, seconds: float) -> None:
-        with override_settings(MAIL_QUEUE_RETRY_DELAY=delay):
-            self.assertAlmostEqual(retry_delay(fields(age)), seconds, delta=1)
-
     def test_as_long_as_the_message_is_old_within_limits(self) -> None:
         for delay, age, seconds in (
             (0, 100, 0),
@@ -41,22 +35,28 @@ class DelayTests(SimpleTestCase):
             (7200, 99999, 7200),
             (60, -500, 60),
         ):
-            with self.subTest(delay=delay, age=age):
-                self.assertWaits(delay, age, seconds)
+            with self.subTest(delay=delay, age=age), override_settings(MAIL_QUEUE_RETRY_DELAY=delay):
+                created = datetime.now() - timedelta(seconds=age)
+                self.assertAlmostEqual(retry_delay(Meta(""), created), seconds, delta=1)
 
 
-class PersistTests(SimpleTestCase):
+class UnavailableQueueTests(SimpleTestCase):
     def test_queue_that_comes_back(self) -> None:
         step = mock.Mock(side_effect=[QueueUnavailable("restarting"), QueueUnavailable("restarting"), "done"])
         with mock.patch.object(time, "sleep") as sleep, self.assertLogs(DELIVERY, "WARNING"):
-            self.assertEqual(persist(step), "done")
-        self.assertEqual([call.args[0] for call in sleep.call_args_list], list(retrying.PAUSES[:2]))
+            self.assertEqual(retry_while_unavailable(step), "done")
+        self.assertEqual([call.args[0] for call in sleep.call_args_list], list(feed.PAUSES[:2]))
 
     def test_queue_that_does_not(self) -> None:
         step = mock.Mock(side_effect=QueueUnavailable("gone"))
         with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY), self.assertRaises(QueueUnavailable):
-            persist(step)
-        self.assertEqual(step.call_count, len(retrying.PAUSES) + 1)
+            retry_while_unavailable(step)
+        self.assertEqual(step.call_count, len(feed.PAUSES) + 1)
+
+    def test_queue_that_is_worth_waiting_for(self) -> None:
+        step = mock.Mock(side_effect=[QueueUnavailable("restarting")] * 9 + ["done"])
+        with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY, "WARNING"):
+            self.assertEqual(retry_while_unavailable(step, lambda: True), "done")
 
 
 class DelayedQueueTests(MailTestCase):

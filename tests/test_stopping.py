@@ -12,7 +12,7 @@ from typing import Any
 
 from django.test import SimpleTestCase
 
-from mailqueue_backend.delivery.stopping import StopRequest, stopping_on_signals
+from mailqueue_backend.delivery.limits import StopRequest, stopping_on_signals
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 
 from . import scripted_server as server

@@ -1,13 +1,12 @@
-"""Delivering what is queued.
+"""The drain: delivering what is queued. It knows no engine, and of SMTP the reply codes only.
 
 drain.py       one pass over a queue, by as many workers as its backlog is worth
-worker.py      one thread's work: take a message, have it delivered, settle it
-routes.py      the backend that delivers a message
-settling.py    what the queue is told
-quota.py       what a drain may still take: limits, rate, the request to stop
-retrying.py    when something is tried again
-stopping.py    that request, and the signals that make it
+feed.py        every reservation, from the queue's hand-out to its settlement
+worker.py      open a message, have it delivered, say what becomes of it
+session.py     a worker's connection to a mailer
+mailer.py      what a drain knows of a mailer, shared by its workers
+policy.py      what becomes of a message after a try
+limits.py      limits, rate, and the request to stop
 deadlines.py   the wall-clock time that a message has
-breaker.py     a server that cannot be reached is asked once
-outcomes.py    what can become of a message, and the report
+report.py      the figures
 """

@@ -1,23 +1,29 @@
 """The drain: one pass over a queue, by as many workers as its backlog is worth.
 
-Each message of the queue, as long as it was when the drain began, is tried once.
+Each message of the queue, as long as it was when the drain began, is handed out once.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from threading import Lock, Thread
+from functools import partial
+from threading import Thread
+from typing import Any
 
 from django.db import connections
 
 from ..logs import get_logger
 from ..settings import conf
 from .deadlines import Watchdog
-from .outcomes import Report
-from .quota import Quota
-from .retrying import persist
-from .routes import Backend, Routes
+from .feed import READY, Feed, retry_while_unavailable
+from .limits import Quota
+from .mailer import Mailer
+from .policy import NOT_TRIED
+from .report import Report
+from .session import Session
 from .worker import Worker
 
 logger = get_logger("delivery")
@@ -27,92 +33,136 @@ MESSAGES_PER_WORKER = 20
 
 
 class Drain:
-    """One pass over a backend's queue. ``report`` tells how far it has come."""
+    """One pass over a backend's queue. ``report`` tells how far it has come.
 
-    def __init__(self, backend: Backend, expire: float) -> None:
-        self.backend = backend
+    ``mailers``: the backends by which what is queued may have been sent, by alias; None: of what names no mailer.
+    """
+
+    def __init__(self, backend: Any, mailers: Mapping[str | None, Any], expire: float) -> None:
         self.expired = datetime.fromtimestamp(max(time.time() - expire, 0))
         self.report = Report()
-        self._lock = Lock()
-        #: None: not started yet.
-        self._helpers: list[Thread] | None = None
-        #: How many of them are at work.
-        self._helping = 0
-        self._error: Exception | None = None
+        self._options = backend.options
+        self._queue = backend.que
+        made = {id(one): Mailer(one) for one in mailers.values()}
+        self._main = made.get(id(backend)) or Mailer(backend)
+        self._mailers = {alias: made[id(one)] for alias, one in mailers.items()}
 
     def run(self) -> Report:
         """Try each message that is due now. Raises QueueUnavailable when the queue fails for good."""
-        options = self.backend.options
-        self.report.length = persist(self.backend.que.counts).due
-        self._quota = Quota(self.report.length, options)
-        with Watchdog(options.stop) as watchdog:
-            self._routes = Routes(self.backend, self.backend._mailers(), watchdog, self._start_helpers)
-            self._first = self._worker(self._routes, alone=self._workers() == 1)
-            self._work()
-        if self._error is not None:
-            raise self._error
+        queue, options = self._queue, self._options
+        self.report.length = retry_while_unavailable(queue.counts).due
+        quota = Quota(self.report.length, options)
+        group = 1 if not queue.leases or any(one.has_own_hook for one in self._mailers.values()) else READY
+        feed = Feed(queue, conf.MAIL_QUEUE_LEASE, quota, self.report, group, self._can_go_on)
+        watchdog = Watchdog(options.stop)
+        crew = Crew(self._workers(quota), feed, watchdog, partial(self._worker, watchdog))
+        # Twice, in case an interrupt ends the first.
+        try:
+            try:
+                crew.work()
+            finally:
+                crew.end()
+        finally:
+            crew.end()
+        if crew.error is not None:
+            raise crew.error
         return self.report
 
-    def _worker(self, routes: Routes, alone: bool = False) -> Worker:
-        return Worker(routes, self._quota, self.report, self.expired, alone)
+    def _can_go_on(self) -> bool:
+        """Return whether a mailer of this queue is not blocked."""
+        if self._options.stop.forced_by is not None:
+            return False
+        name = self._main.backend.queue_name
+        mailers = {self._main, *(one for one in self._mailers.values() if one.backend.queue_name == name)}
+        return any(one.blocked is None for one in mailers)
 
-    def _work(self) -> None:
-        """Let the first worker work in this thread, and wait for the others; an interrupt ends them all."""
-        done = False
-        try:
-            self._first.run(self._start_helpers)
-            self._join_helpers()
-            if self._helpers and not self.backend.unreachable:
-                # What they have passed over when this one had no leave to take more.
-                self._first.run()
-            done = True
-        finally:
-            if not done:
-                self._quota.close()
-            self._join_helpers()
-
-    def _join_helpers(self) -> None:
-        for thread in self._helpers or ():
-            thread.join()
-
-    def _workers(self) -> int:
-        if not (self._routes.parallel and self.backend.que.parallel):
+    def _workers(self, quota: Quota) -> int:
+        """Return how many workers the backlog is worth."""
+        if not (self._queue.parallel and all(one.backend.parallel for one in self._mailers.values())):
             return 1
-        most = self.backend.options.workers or conf.MAIL_QUEUE_WORKERS
-        return min(most, -(-self._quota.messages // MESSAGES_PER_WORKER))
+        most = self._options.workers or conf.MAIL_QUEUE_WORKERS
+        if quota.rate:
+            most = min(most, math.ceil(quota.rate))
+        return max(min(most, -(-quota.left // MESSAGES_PER_WORKER)), 1)
 
-    def _start_helpers(self) -> None:
-        """Start the other workers, once: the first has shown that the server answers.
+    def _worker(self, watchdog: Watchdog, is_first: bool) -> Worker:
+        def open_session(mailer: Mailer) -> Session:
+            backend = mailer.backend if is_first else mailer.backend._copy_for_worker()
+            return Session(mailer, backend, watchdog.new_deadline(), self._options.stop)
 
-        Not yet, while what it has in hand may have killed a process: it may kill this one, and what is in hand then.
-        """
-        if self._helpers is not None or self._first.may_die:
-            return
-        self._helpers = []
-        for number in range(1, self._workers()):
-            thread = Thread(target=self._help, args=[self._routes.helpers()], name=f"mailqueue-worker-{number}")
+        return Worker(self._main, self._mailers, open_session, self.expired, self._queue.leases)
+
+
+class Crew:
+    """The workers of a drain: one in the calling thread, or several, each in a thread of its own."""
+
+    def __init__(self, size: int, feed: Feed, watchdog: Watchdog, make_worker: Callable[[bool], Worker]) -> None:
+        self.size = size
+        #: What a worker has raised that is no message's failure.
+        self.error: Exception | None = None
+        self._feed = feed
+        self._watchdog = watchdog
+        self._make_worker = make_worker
+        self._workers: list[Worker] = []
+        self._threads: list[Thread] = []
+
+    def work(self) -> None:
+        """Deliver what the feed hands out."""
+        self._watchdog.start()
+        if self.size > 1:
+            self.start()
+        if self._threads:
+            self._feed.serve(self)
+        else:
+            self._workers.append(self._make_worker(True))
+            self._workers[0].run(iter(self._feed.next, None), self._feed.outbox.put)
+
+    def end(self) -> None:
+        """Let each worker finish its message, and hang up; then have the feed settle. May be called again."""
+        self._feed.dismiss(self.running)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        for worker in self._workers:
+            worker.close()
+        self._watchdog.stop()
+        self._feed.close()
+
+    @property
+    def running(self) -> int:
+        """How many threads have been started."""
+        return len(self._threads)
+
+    def is_working(self) -> bool:
+        """Return whether a thread lives."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def start(self) -> None:
+        """Start the first worker, and the others once it has a connection: then the server answers."""
+        while len(self._threads) < (self.size if self._is_connected() else 1):
+            worker = self._make_worker(not self._threads)
+            thread = Thread(target=self._run, args=[worker], name=f"mailqueue-worker-{len(self._threads)}")
+            self._workers.append(worker)
+            self._threads.append(thread)
             try:
-                self._count_helpers(+1)
                 thread.start()
             except RuntimeError as error:
-                self._count_helpers(-1)
-                logger.warning("The drain goes on with %d workers: %s", number, error)
+                self._threads.remove(thread)
+                self.size = len(self._threads)
+                logger.warning("The drain goes on with %d workers: %s", max(self.size, 1), error)
                 return
-            self._helpers.append(thread)
 
-    def _help(self, routes: Routes) -> None:
-        """Work in a thread of its own."""
+    def _is_connected(self) -> bool:
+        return any(worker.has_connected for worker in self._workers)
+
+    def _run(self, worker: Worker) -> None:
+        """Work in a thread."""
         try:
-            self._worker(routes).run()
+            worker.run(iter(self._feed.inbox.get, None), self._feed.note)
         except Exception as error:  # raised in the calling thread, at the end
             logger.exception("A worker has failed.")
-            self._error = error
+            self.error = error
+            if worker.delivery is not None and worker.delivery.disposition is None:
+                worker.delivery.disposition = NOT_TRIED
         finally:
-            self._count_helpers(-1)
             connections.close_all()
-
-    def _count_helpers(self, change: int) -> None:
-        """Let the first worker know whether there are others, to whom it can leave the work."""
-        with self._lock:
-            self._helping += change
-            self.backend.helping = self._helping > 0 and not self._routes.several

@@ -1,25 +1,39 @@
-"""A worker: take a message, have it delivered, settle it with the queue, until nothing is left to take.
+"""A worker: open a message, have it delivered by its mailer, and say what becomes of it.
 
-Whatever goes wrong with one message is that message's failure: it is logged, the message goes back, and the
-worker goes on.
+Whatever goes wrong with one message is that message's failure: it is logged, the message goes back, and the worker
+goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from ..envelope import OURS, Envelope, loads
-from ..errors import UnknownClass, Unreadable
+from ..envelope import Envelope, Meta, dumps, loads
+from ..envelope.signature import keys
+from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
-from ..queues.base import Reservation
 from ..settings import conf
-from .outcomes import Outcome, Report
-from .quota import Quota
-from .retrying import retry_delay
-from .routes import Backend, Routes
-from .settling import Settler
+from .addressing import names_of
+from .feed import Delivery
+from .mailer import Mailer
+from .policy import (
+    DELIVERED,
+    DISCARDED,
+    NOT_TRIED,
+    RETURNED,
+    Attempt,
+    Disposition,
+    bury,
+    judge,
+    leave,
+    retry,
+    retry_delay,
+)
+from .report import Outcome
+from .session import Session, State
 
 logger = get_logger("delivery")
 
@@ -28,126 +42,162 @@ HANDOUTS = 3
 
 
 class Worker:
-    """One thread of a drain, with a connection of its own to each mailer; ``alone``: the only one."""
+    """Delivers messages, with a session of its own for each mailer. For one thread.
 
-    def __init__(self, routes: Routes, quota: Quota, report: Report, expired: datetime, alone: bool) -> None:
-        self.routes = routes
-        self.quota = quota
-        #: A failed message that was created before is discarded.
-        self.expired = expired
-        self.lease = conf.MAIL_QUEUE_LEASE
-        queue = routes.main.que
-        self.settler = Settler(queue.without_expired() if routes.main.helping else queue, report, self.lease, alone)
-        #: The message in hand was in the hand of a process that died.
-        self.may_die = False
+    ``main``: the mailer whose queue is drained. ``expired``: a failed message that was created before is given up.
+    ``leases``: the queue's ability.
+    """
 
-    def run(self, settled: Callable[[], None] | None = None) -> None:
-        """Work until no message is left for this worker. Raises QueueUnavailable.
+    def __init__(
+        self,
+        main: Mailer,
+        mailers: Mapping[str | None, Mailer],
+        open_session: Callable[[Mailer], Session],
+        expired: datetime,
+        leases: bool,
+    ) -> None:
+        self._main = main
+        self._mailers = mailers
+        self._open_session = open_session
+        self._expired = expired
+        self._leases = leases
+        self._keys = keys()
+        #: Seconds that a message has.
+        self._seconds = conf.MAIL_QUEUE_LEASE / 2
+        self._sessions: dict[Mailer, Session] = {}
+        #: What is being delivered, or was last.
+        self.delivery: Delivery | None = None
+        #: The session of the message that is being delivered; None: it has none.
+        self._session: Session | None = None
 
-        ``settled`` is called after each message, while the server can be reached.
-        """
-        with self.routes, self.settler.at_work():
-            reservation = self._reserve()
-            while reservation is not None:
-                reservation = self._process(reservation)
-                if settled is not None and not self.routes.main.unreachable:
-                    settled()
-
-    def _reserve(self) -> Reservation | None:
-        return self._taken(self.settler.reserve()) if self.quota.admit() else None
-
-    def _taken(self, reservation: Reservation | None) -> Reservation | None:
-        """Note what is in hand now; nothing: another worker may find something."""
-        self.may_die = reservation is not None and reservation.deliveries > 1
-        if reservation is None:
-            self.quota.put_back()
-        return reservation
-
-    def _process(self, reservation: Reservation) -> Reservation | None:
-        """Deliver and settle one message, and take the next.
-
-        When this is interrupted, it goes back, unless it was sent or discarded already.
-        """
-        self._way_out: Callable[[Reservation], object] = self.settler.queue.release
-        settled = False
+    def run(self, deliveries: Iterable[Delivery], done: Callable[[Delivery], object]) -> None:
+        """Deliver one message after the other; end early when others have a connection and this worker gets none."""
         try:
-            following = self._open_and_deliver(reservation)
-            settled = True
-            return following
+            for delivery in deliveries:
+                # An interrupt must not take this one for the last.
+                self.delivery, self._session = delivery, None
+                delivery.begun = True
+                try:
+                    delivery.disposition = self._deliver(delivery)
+                finally:
+                    if delivery.disposition is None:
+                        delivery.disposition = self._after_interrupt(delivery.reservation.payload)
+                leaves = delivery.disposition is RETURNED  # from now on it is the feed's
+                done(delivery)
+                if leaves:
+                    break
         finally:
-            if not settled:
-                self._way_out(reservation)
+            self.close()
 
-    def _open_and_deliver(self, reservation: Reservation) -> Reservation | None:
+    def close(self) -> None:
+        """Close the sessions. May be called again."""
+        for session in self._sessions.values():
+            session.close()
+
+    @property
+    def has_connected(self) -> bool:
+        """A server has answered."""
+        return any(session.has_connected for session in list(self._sessions.values()))
+
+    def _deliver(self, delivery: Delivery) -> Disposition:
+        reservation = delivery.reservation
         try:
             if reservation.deliveries > HANDOUTS:
-                raise Unreadable(f"it was in hand in {HANDOUTS} processes that died")
-            envelope = loads(reservation.payload)
+                raise Unreadable(f"it was reserved by {HANDOUTS} processes that died")
+            envelope = loads(reservation.payload, self._keys)
         except UnknownClass as error:
-            self.settler.leave(reservation, error)
-            return self._reserve()
+            return leave(error) if self._leases else bury(error)
         except Unreadable as error:
-            self.settler.bury(reservation, str(error))
-            return self._reserve()
-        return self._deliver(reservation, envelope, {"created": envelope.created, **envelope.extra})
-
-    def _deliver(self, reservation: Reservation, envelope: Envelope, fields: dict[str, Any]) -> Reservation | None:
-        """Have a message delivered, tell the queue what has become of it, and take the next."""
-        route = self.routes.find(_alias(envelope))
-        if route is None:
-            backend, outcome = self.routes.main, self._strand(envelope, fields)
+            return bury(error)
+        delivery.id = envelope.meta.id
+        fields = {"created": envelope.created, **envelope.extra}
+        if not envelope.meta.stored:
+            envelope.meta.write(fields)
+        session = self._find_session(envelope.meta.using)
+        if session is None:
+            outcome = self._requeue_unroutable(envelope, fields)
         else:
-            backend, outcome = route.backend, route.deliver(envelope.email, self.expired, fields, self.lease / 2)
-        if outcome.sent or not outcome.requeue:
-            return self._finish(reservation, "sent" if outcome.sent else "discarded")
-        if backend.leaving:
-            # It was not really tried, and others may take it.
-            self.settler.give_back(reservation)
-            self.quota.put_back()
+            outcome = self._ask_hook(session, envelope, fields, reservation.payload)
+        if outcome.sent:
+            return DELIVERED
+        if not outcome.requeue:
+            return DISCARDED
+        if session is not None and session.not_tried:
+            return RETURNED if session.state is State.REFUSED else NOT_TRIED
+        return self._retry(session, envelope, fields, reservation.payload)
+
+    def _find_session(self, alias: str | None) -> Session | None:
+        """Return the session of the mailer by which a message was sent; None when there is no such mailer."""
+        mailer = self._mailers.get(alias)
+        if mailer is None:
             return None
-        return self._requeue(reservation, backend, envelope, fields)
+        session = self._sessions.get(mailer)
+        if session is None:
+            session = self._sessions[mailer] = self._open_session(mailer)
+        return session
 
-    def _finish(self, reservation: Reservation, outcome: str) -> Reservation | None:
-        """Take a message off the queue that was sent or discarded; take the next in the same round trip."""
-        self._way_out = self.settler.queue.ack
-        if self.quota.admit_at_once():
-            return self._taken(self.settler.finish_and_reserve(reservation, outcome))
-        self.settler.finish(reservation, outcome)
-        return self._reserve()
+    def _ask_hook(self, session: Session, envelope: Envelope, fields: dict[str, Any], payload: bytes) -> Outcome:
+        """Let the hook deliver; an error of its own is a failure like any other, unless it comes after the delivery."""
+        session.begin(None if session.mailer.has_own_hook else partial(_reopen, payload), envelope.meta)
+        self._session = session
+        session.deadline.start(self._seconds)
+        try:
+            return Outcome(*session.backend._send_queued_messages(envelope.email, self._expired, fields))
+        except interrupts():
+            raise
+        except Exception as error:  # a site's hook may raise anything
+            logger.exception("Message %s: the hook _send_queued_messages() failed.", envelope.meta.id)
+            return session.fail(envelope.email, self._expired, fields, error)
+        finally:
+            session.deadline.clear()
 
-    def _requeue(
-        self, reservation: Reservation, backend: Backend, envelope: Envelope, fields: dict[str, Any]
-    ) -> Reservation | None:
-        """Put a message back that has failed. Without a connection it did not fail itself, and may be the last."""
-        payload, delay = _renewed(backend, envelope, fields)
-        envelope.email = None  # a big one is there in bytes already
-        self.settler.requeue(reservation, payload, 0 if backend.unreachable else delay)
-        return None if backend.unreachable and not self.routes.several else self._reserve()
-
-    def _strand(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
-        """Let a message wait whose mailer is not there; no other is to send it by guess."""
-        alias = _alias(envelope)
+    def _requeue_unroutable(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
+        """Keep a message whose mailer is not there; no other is to send it by guess."""
+        alias = envelope.meta.using
         error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
         if alias is None:
             error = "it does not say by which mailer it was sent, and 'default' does not queue here"
-        logger.warning("A message waits until it expires: %s", error)
-        return self.routes.main._failed(envelope.email, self.expired, fields, error)
+        return judge(envelope.email, envelope.meta, fields, self._expired, Attempt(error=error))
+
+    def _retry(
+        self, session: Session | None, envelope: Envelope, fields: dict[str, Any], payload: bytes
+    ) -> Disposition:
+        """Serialise a failed message as it was stored, or as a site's hook left it, with what we note of the try."""
+        meta = envelope.meta
+        try:
+            fields.setdefault("created", envelope.created)
+            meta.write(fields)
+            mailer = self._main if session is None else session.mailer
+            email = envelope.email if session is not None and mailer.has_own_hook else _reopen(payload)
+            envelope.email = None  # a big one is there in bytes already
+            return retry(mailer.backend._wrap(email, **fields), retry_delay(meta, fields["created"]))
+        except interrupts():
+            raise
+        except Exception:  # a site's hook may put anything into the fields
+            logger.exception("Message %s cannot be stored as the hook left it; it is requeued as it was.", meta.id)
+            return retry(_with_meta(payload, meta), 0)
+
+    def _after_interrupt(self, payload: bytes) -> Disposition | None:
+        """Say what becomes of a message whose delivery was interrupted; None: the server does not have it."""
+        session = self._session
+        if session is None or not session.transcript.accepted:
+            return None
+        recipients = session.recipients()
+        accepted = names_of(session.transcript.accepted, recipients)
+        remaining = [recipient for recipient in recipients if recipient not in accepted]
+        if not remaining:
+            return DELIVERED
+        meta = loads(payload, self._keys).meta
+        meta.remaining = remaining
+        return retry(_with_meta(payload, meta), 0)
 
 
-def _alias(envelope: Envelope) -> str | None:
-    """Name the mailer by which a message was sent; None when that is not known."""
-    ours = envelope.extra.get(OURS)
-    using = ours.get("using") if isinstance(ours, dict) else None
-    return using if isinstance(using, str) else None
+def _reopen(payload: bytes) -> Any:
+    return loads(payload).email
 
 
-def _renewed(backend: Backend, envelope: Envelope, fields: dict[str, Any]) -> tuple[bytes | None, float]:
-    """Serialise with what the hook left in the fields, and say in how many seconds to try again.
-
-    (None, 0), for the bytes as they were, when that fails.
-    """
-    try:
-        return backend._wrap(envelope.email, **fields), retry_delay(fields)
-    except Exception:  # a site's hook may put anything into the fields
-        logger.exception("A message cannot be stored again as the hook left it; it is requeued as it was.")
-        return None, 0
+def _with_meta(payload: bytes, meta: Meta) -> bytes:
+    """Return a stored payload with another record of ours in it, and nothing else changed."""
+    envelope = loads(payload)
+    meta.write(envelope.extra)
+    return dumps(envelope)

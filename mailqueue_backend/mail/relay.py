@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from django.core import mail
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 
-from ..errors import ConfigurationError
+from ..delivery.session import TIMEOUT
+from ..errors import ConfigurationError, interrupts
 from ..settings import conf
 from .base import QueueingMixin
 from .mailers import configured, imported, mailer, mailer_class, queues
-from .smtp import TIMEOUT
 
 
 class RelayBackend(BaseEmailBackend):
@@ -47,8 +46,12 @@ class RelayBackend(BaseEmailBackend):
         finally:
             if not done:
                 # Whatever state the connection is in, the next message shall not meet it.
-                with suppress(Exception):
+                try:
                     self.close()
+                except interrupts():
+                    raise
+                except Exception:  # noqa: BLE001 - the error that led here is the one to be told
+                    self._target = None
         return answer
 
     def _new_target(self) -> Any:
@@ -69,17 +72,20 @@ class RelayBackend(BaseEmailBackend):
 class QueuedEmailBackend(QueueingMixin, RelayBackend):
     """Queues messages, and delivers them through another backend when ``send_queued_messages()`` is called."""
 
-    copyable = True
+    @property
+    def parallel(self) -> bool:  # type: ignore[override]
+        """A hook of 2015 knows nothing of threads."""
+        return not self._has_own_hook
 
     @property
     def stamps_headers(self) -> bool:
         """As the backend that delivers wants it."""
         return issubclass(self.delivers_with, SMTPBackend)
 
-    def _helper(self) -> QueueingMixin:
-        helper = super()._helper()
-        helper._target = None  # type: ignore[attr-defined]
-        return helper
+    def _copy_for_worker(self) -> QueuedEmailBackend:
+        duplicate: Any = super()._copy_for_worker()
+        duplicate._target = None
+        return duplicate  # type: ignore[no-any-return]
 
 
 def delivering_class(alias: str | None) -> type[BaseEmailBackend]:

@@ -1,4 +1,4 @@
-"""The queues: ``open_queue(name)`` gives the one that QUEUE_BACKEND names."""
+"""The queues: ``open_queue(name)`` opens the one that QUEUE_BACKEND names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .redis import RedisdQueue
 #: Where mail is queued when QUEUE_BACKEND is not set.
 DEFAULT_BACKEND = "mailqueue_backend.queues.database"
 NO_QUEUE = "the module has no class Queue"
-#: queue-front's module of which our Redis queue takes the place.
+#: The module of queue-front that our Redis queue replaces.
 REDISD = "queue_front.backends.redisd"
 
 
@@ -39,9 +39,9 @@ def open_queue(name: str) -> MessageQueue:
 
 
 def adapt(queue: Any) -> MessageQueue:
-    """Give any queue-front queue the contract's face; a MessageQueue is returned as it is.
+    """Wrap any queue-front queue as a MessageQueue; return a MessageQueue as it is.
 
-    A queue of redisd's own class (not a site's subclass of it) becomes ours on the same list.
+    A queue of redisd's own class (not a site's subclass of it) becomes our Redis queue on the same list.
     """
     if isinstance(queue, MessageQueue):
         return queue
@@ -51,11 +51,11 @@ def adapt(queue: Any) -> MessageQueue:
 def _import_backend(backend: str) -> ModuleType:
     """Import queue-front's module of that name, else the module at that dotted path, as queue-front does."""
     try:
-        # A site's module may import queue_front, which imports the site's module in turn: queue_front must be first.
+        # A site's module may import queue_front, which imports the site's module in turn, so import queue_front first.
         import_module("queue_front")
         return _bundled(backend) or import_module(backend)
     except Exception as error:
-        # queue-front hides a failed import behind an exception of its own; a module that is there has no Queue.
+        # queue-front hides the true cause behind its own exception; a module that could be imported has no Queue.
         cause = NO_QUEUE if backend in sys.modules else error.__context__ or error
         raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {cause}") from error
 

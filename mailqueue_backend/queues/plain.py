@@ -1,39 +1,44 @@
 """Any queue-front queue, of which only ``read()``, ``write()`` and ``len()`` are needed.
 
-Such a queue hands a payload out by removing it. Until it is settled it exists in this process alone, so a
-process that is killed takes the one in its hand with it. Everything less brutal puts it back.
+Such a queue hands a payload out by removing it: until it is settled, this process alone has it, and ``kill -9`` loses
+it. No exception or interrupt does.
 """
 
 from __future__ import annotations
 
-from typing import Any
-from uuid import uuid4
+from collections.abc import Sequence
+from itertools import islice
+from secrets import token_hex
+from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
-from ..errors import QueueUnavailable
-from .base import Counts, MessageQueue, Reservation
-from .unavailable import unavailable_as_in_queue_front
+from ..errors import QueueUnavailable, interrupts
+from .base import EXCHANGE_BYTES, Consumer, Counts, Exchange, MessageQueue, Reservation, Settlement
+from .errors import unavailable_as_in_queue_front
 
 #: How often a queue is read that says it is not empty and hands nothing out.
 ATTEMPTS = 3
-#: Receipts in this process' hands, by class and name of the queue. Adding to a set and removing is atomic.
-_IN_HAND: dict[tuple[type, str], set[object]] = {}
+#: The open consumers of this process, by class and name of their queue.
+_CONSUMERS: dict[tuple[type, str], WeakValueDictionary[int, PlainConsumer]] = {}
 
 
 class PlainQueue(MessageQueue):
-    """A queue-front queue behind the contract: reserve = read, ack = nothing, release = write."""
+    """A queue-front queue behind the contract: reserve = read, ack = nothing, all else = write."""
 
     leases = False
     delays = False
     atomic_batches = False
+    browsable = False
+    keeps_place = False
 
     def __init__(self, queue: Any) -> None:
         super().__init__(queue.name)
-        self._queue = queue
-        self._in_hand = _IN_HAND.setdefault((type(queue), queue.name), set())
+        self.module_queue = queue
+        self.consumers = _CONSUMERS.setdefault((type(queue), queue.name), WeakValueDictionary())
 
     @property
     def parallel(self) -> bool:
-        """Not so: a module that was written for one drain may share a socket that knows no threads."""
+        """False: the module may share a socket and know nothing of threads."""
         return False
 
     def write_many(self, *payloads: bytes) -> list[bool]:
@@ -44,107 +49,156 @@ class PlainQueue(MessageQueue):
 
     def _write_together(self, payloads: tuple[bytes, ...]) -> bool:
         """Try the module's own write_many(); False when it has none."""
-        write_many = getattr(self._queue, "write_many", None)
+        write_many = getattr(self.module_queue, "write_many", None)
         if write_many is None:
             return False
         try:
-            _check_stored(*(write_many(*payloads) or ()))
+            if False in (write_many(*payloads) or ()):
+                _refuse()
         except NotImplementedError:
             return False
+        except interrupts():
+            raise
         except Exception as error:
-            raise self._unavailable(f"may not have stored all of {len(payloads)} messages", error) from error
+            raise self.unavailable(f"may not have stored all of {len(payloads)} messages", error) from error
         return True
 
     def _write_singly(self, payloads: tuple[bytes, ...]) -> None:
         for stored, payload in enumerate(payloads):
             try:
-                _check_stored(self._queue.write(payload))
+                if self.module_queue.write(payload) is False:
+                    _refuse()
+            except interrupts():
+                raise
             except Exception as error:
-                raise self._unavailable(f"has stored {stored} of {len(payloads)} messages", error) from error
+                raise self.unavailable(f"has stored {stored} of {len(payloads)} messages", error) from error
 
     def read(self) -> bytes | None:
-        """Take one out; an empty queue may answer None, or raise IndexError or QueueException."""
-        attempts = ATTEMPTS
+        """Take one out."""
+        payloads: list[bytes] = []
+        self.read_into(payloads)
+        return payloads[0] if payloads else None
+
+    def read_into(self, payloads: list[bytes]) -> bool:
+        """Append the next payload, if there is one, in the line that reads it: an interrupt cannot lose it.
+
+        An empty queue may return None, or raise IndexError or QueueException.
+        """
+        length = len(payloads)
+        attempts_left = ATTEMPTS
         while True:
-            attempts -= 1
+            attempts_left -= 1
             try:
-                payload: bytes | None = self._queue.read()
+                # iter() ends at the first None, so nothing is appended for it.
+                payloads.extend(islice(iter(self.module_queue.read, None), 1))
+                return len(payloads) > length
             except IndexError:
-                return None
+                return False
+            except interrupts():
+                raise
             except Exception as error:
                 # QueueException: empty or broken? A broken queue cannot be counted, or refuses again.
                 again = _is_queue_exception(error)
                 if again and not len(self):
-                    return None
-                if not (again and attempts):
-                    raise self._unavailable("cannot be read", error) from error
-            else:
-                return payload
+                    return False
+                if not (again and attempts_left):
+                    raise self.unavailable("cannot be read", error) from error
 
     def __len__(self) -> int:
         """Count what the module counts."""
         try:
-            return len(self._queue)
+            return len(self.module_queue)
+        except interrupts():
+            raise
         except Exception as error:
-            raise self._unavailable("cannot be counted", error) from error
+            raise self.unavailable("cannot be counted", error) from error
 
     def counts(self) -> Counts:
-        """Count; reserved are those in the hands of this process."""
+        """Count; reserved are those that the consumers of this process hold."""
         waiting = len(self)
-        return Counts(waiting, due=waiting, deferred=0, reserved=len(self._in_hand), dead=len(self._dead()))
+        consumers = [consumer for reference in self.consumers.valuerefs() if (consumer := reference())]
+        reserved = sum(len(consumer.held) for consumer in consumers)
+        return Counts(waiting, due=waiting, deferred=0, reserved=reserved, dead=len(self.dead()))
 
-    def reserve(self, lease: float) -> Reservation | None:
-        """Take one out and remember that it is in hand; the lease has no end."""
-        payload = self.read()
-        if payload is None:
-            return None
-        reservation = Reservation(payload, receipt=uuid4(), deliveries=1)
-        self._in_hand.add(reservation.receipt)
-        return reservation
+    def consumer(self, lease: float) -> PlainConsumer:
+        """Open a consumer, whose leases have no end."""
+        return PlainConsumer(self, lease)
 
-    def ack(self, reservation: Reservation) -> bool:
-        """Forget that it is in hand."""
+    def dead(self) -> PlainQueue:
+        """Open the dead queue."""
         try:
-            self._in_hand.remove(reservation.receipt)
-        except KeyError:
-            return False
-        return True
-
-    def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
-        """Write it back; it stays in hand when that fails."""
-        return self._move(reservation, self, reservation.payload if payload is None else payload)
-
-    def bury(self, reservation: Reservation) -> bool:
-        """Write it to the dead queue; it stays in hand when that fails."""
-        return self._move(reservation, self._dead(), reservation.payload)
-
-    def _move(self, reservation: Reservation, target: MessageQueue, payload: bytes) -> bool:
-        if not self.ack(reservation):
-            return False
-        moved = False
-        try:
-            moved = target.write(payload)
-        finally:
-            # Also when a KeyboardInterrupt comes in between: rather twice than never.
-            if not moved:
-                self._in_hand.add(reservation.receipt)
-        return moved
-
-    def _dead(self) -> PlainQueue:
-        try:
-            return type(self)(type(self._queue)(self.dead_name))
+            return type(self)(type(self.module_queue)(self.dead_name))
+        except interrupts():
+            raise
         except Exception as error:
-            raise self._unavailable("has no dead queue", error) from error
+            raise self.unavailable("has no dead queue", error) from error
 
-    def _unavailable(self, what: str, cause: object) -> QueueUnavailable:
+    def unavailable(self, what: str, cause: object) -> QueueUnavailable:
+        """Return the error that says so of this queue."""
         return unavailable_as_in_queue_front()(
-            f"The queue {self.name} ({type(self._queue).__module__}) {what}: {cause}"
+            f"The queue {self.name} ({type(self.module_queue).__module__}) {what}: {cause}"
         )
 
 
-def _check_stored(*answers: object) -> None:
-    if any(answer is False for answer in answers):
-        raise ValueError("the queue refused one")
+class PlainConsumer(Consumer):
+    """A consumer whose reservations exist in this process alone.
+
+    What cannot be written stays held, and the next exchange or close() tries again.
+    """
+
+    def __init__(self, queue: PlainQueue, lease: float) -> None:
+        super().__init__(queue, lease)
+        self._plain = queue
+        #: The exchange that is under way, or was the last.
+        self._name = ""
+        #: What it has read.
+        self._payloads: list[bytes] = []
+        #: What it has made of them.
+        self._reserved: list[Reservation] = []
+        #: What it has settled, by receipt.
+        self._settled: dict[Any, bool] = {}
+        queue.consumers[id(self)] = self
+
+    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
+        if name != self._name:
+            for receipt in self._settled:
+                self.held.pop(receipt, None)  # whoever asked may not have seen the answer
+            self._payloads, self._reserved, self._settled, self._name = [], [], {}, name
+        for settlement in settlements:
+            if settlement.reservation.receipt not in self._settled:
+                self._settle(settlement)
+        while not repeated and len(self._payloads) < wanted and sum(map(len, self._payloads)) < EXCHANGE_BYTES:
+            if not self._plain.read_into(self._payloads):
+                break
+        for payload in self._payloads[len(self._reserved) :]:
+            self._reserved.append(Reservation(payload, token_hex(8), deliveries=1))
+        return Exchange(
+            [self._settled[settlement.reservation.receipt] for settlement in settlements],
+            [reservation for reservation in self._reserved if reservation.receipt not in self._settled],
+        )
+
+    def _settle(self, settlement: Settlement) -> None:
+        """Write it in the line that notes it: an interrupt cannot double it.
+
+        A message that is left goes to the tail like one that is put back, since there is no lease that could end.
+        """
+        reservation, how, payload, _ = settlement
+        if how == "ack" or reservation.receipt not in self.held:
+            self._settled[reservation.receipt] = reservation.receipt in self.held
+            return
+        if payload is None or how != "release":
+            payload = reservation.payload
+        queue = self._plain.dead() if how == "bury" else self._plain
+        try:
+            self._settled[reservation.receipt] = queue.module_queue.write(payload) is not False or _refuse()
+        except interrupts():
+            raise
+        except Exception as error:
+            raise queue.unavailable("has not stored a message", error) from error
+
+
+def _refuse() -> NoReturn:
+    raise ValueError("the queue refused one")
 
 
 def _is_queue_exception(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 def main() -> int:
     """Run what the command line says, on a database of its own."""
+    from mailqueue_backend.delivery.feed import READY
     from tests.kill.children import ENGINES, database
     from tests.kill.harness import Plan, run
 
@@ -33,6 +34,8 @@ def main() -> int:
     finally:
         teardown_databases(databases, verbosity=0)
     print(f"{plan.engine}, {plan.drains} drain(s) at once, at most {plan.workers} worker(s) each: {ledger}")
+    most = ledger.kills * (plan.workers + READY)
+    print(f"{ledger.kills} kills x ({plan.workers} workers + {READY}): at most {most} copies in any such run")
     for fault in ledger.faults():
         print(fault)
     return bool(ledger.faults())

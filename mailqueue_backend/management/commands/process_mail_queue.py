@@ -8,17 +8,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from mailqueue_backend.delivery.quota import DrainOptions
-from mailqueue_backend.delivery.stopping import StopRequest, stopping_on_signals
+from mailqueue_backend.delivery.limits import DrainOptions, StopRequest, stopping_on_signals
 from mailqueue_backend.errors import MailQueueError
-from mailqueue_backend.mail.draining import backends_to_drain, drained
+from mailqueue_backend.mail.mailers import backends_to_drain, drain_all
 
 
 class Command(BaseCommand):
     """Drain the queue of each mailer that is ours, and print what became of the messages.
 
-    The first SIGTERM or SIGINT lets the message in hand be finished; a second one has it put back, and the exit
-    status is 128 and the signal's number.
+    After the first SIGTERM or SIGINT the messages that are being sent are finished; a second one puts them back, and
+    the exit status is 128 and the signal's number.
     """
 
     help = "Deliver the queued mail: try each message once, requeue what fails, discard what has expired."
@@ -57,7 +56,7 @@ class Command(BaseCommand):
             backends = backends_to_drain(options["using"])
             if not backends:
                 self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
-            for result in drained(backends, drain, *expire):  # an error leaves what was done before it
+            for result in drain_all(backends, drain, *expire):  # an error leaves what was done before it
                 results.append(result)
         except MailQueueError as error:
             if not options["loop"]:

@@ -1,6 +1,6 @@
 """A queue in a table of the site's own database: mail is queued if and only if the transaction commits.
 
-An app of its own, so that only who chooses it gets a table: add ``"mailqueue_backend.queues.database"`` to
+An app of its own, so that only sites that use it get a table: add ``"mailqueue_backend.queues.database"`` to
 INSTALLED_APPS and run ``manage.py migrate``. As any QUEUE_BACKEND, this module has a class ``Queue``.
 """
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Give ``Queue``, late: Django imports this module as an app before there can be models."""
+    """Return ``Queue``, imported late: Django imports this module as an app before there can be models."""
     if name != "Queue":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _require_app()
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _require_app() -> None:
-    """Raise ConfigurationError, with the line to add, where this app is not installed."""
+    """Raise ConfigurationError, with the line to add, if this app is not installed."""
     from django.apps import apps
 
     from ...errors import ConfigurationError

@@ -1,163 +1,135 @@
-"""The queue in a database table, through Django's ORM, on the alias MAIL_QUEUE_DATABASE."""
+"""The queue in a database table, on the alias MAIL_QUEUE_DATABASE."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from copy import copy
-from secrets import token_hex
-from typing import cast
+from datetime import timezone
+from typing import Any
 
-from django.db import connections, transaction
-from django.db.models import Count, Q
+from django.db import connections
+from django.db.models import Count, DateTimeField, Q
+from django.db.models.expressions import RawSQL
+from django.utils.dateparse import parse_datetime
 
 from ...settings import conf
-from ..base import Counts, MessageQueue, Reservation
-from .border import bordered, bordered_for_senders
-from .models import DEFERRED, DUE, RESERVED, Now, QueuedMessage, QueuedMessageQuerySet, in_seconds
-from .statements import Receipt, claim, forget, look
-
-#: A receipt that holds no row.
-NOBODYS: Receipt = (-1, "")
-#: How often a taker looks again before it leaves the queue to others, who are faster each time.
-LOOKS = 50
-#: Seconds for which read() holds a row before it deletes it: a process that dies in between loses nothing.
-READ_LEASE = 60
-#: Bytes of payload in one INSERT: MySQL limits a statement to max_allowed_packet, 16 MB by default.
-BATCH_BYTES = 1_000_000
+from ..base import Counts, Entry, MessageQueue, State
+from . import sql
+from .consumer import SELECTS, Consumer
+from .models import DEFERRED, DUE, RESERVED, STATES, QueuedMessage
+from .rows import WRITTEN_DUE, Row, compile_select, select
+from .transactions import SENDERS_PATIENCE, in_transaction, translates_errors
 
 
 class Queue(MessageQueue):
     """A queue in the table of QueuedMessage.
 
-    What is atomic here is one statement, or one transaction that begins with a change, be it of nothing: SQLite cannot
-    turn one that has begun with a look into one that changes something while others do.
+    What is atomic here is one statement, or one transaction that begins with a change.
     """
 
-    #: What reserve() may take: a method of QueuedMessageQuerySet.
-    _which = "due"
+    @property
+    def alias(self) -> str:
+        """Alias of the database."""
+        return conf.MAIL_QUEUE_DATABASE
 
     @property
     def parallel(self) -> bool:
-        """Tell whether other threads see the queue: not in an open transaction of ours, nor in a database in memory."""
-        connection = connections[self._alias]
+        """False where other threads do not see the queue: in an open transaction, and in a database in memory."""
+        connection = connections[self.alias]
         in_memory = getattr(connection, "is_in_memory_db", lambda: False)()
         return not (connection.in_atomic_block or in_memory)
 
     # queue-front's surface
 
-    @bordered_for_senders
+    @translates_errors(SENDERS_PATIENCE)
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads at the tail, all or nothing, as a part of the caller's transaction if there is one."""
-        with transaction.atomic(using=self._alias):
-            for batch in _batches(payloads):
-                self._all.bulk_create([self._new(payload) for payload in batch])
+
+        def insert() -> None:
+            with connection.cursor() as cursor:
+                for batch in batches:
+                    params: list[Any] = []
+                    for payload in batch:
+                        params += (self.name, connection.Database.Binary(payload))
+                    cursor.execute(sql.insert_due(alias, len(batch)), params)
+
+        alias = self.alias
+        connection: Any = connections[alias]
+        batches = [payloads] if len(payloads) == 1 else [*sql.batches(payloads)]
+        if len(batches) > 1 or connection.in_atomic_block:
+            in_transaction(alias, insert)
+        elif batches:
+            insert()
         return [True] * len(payloads)
 
     def read(self) -> bytes | None:
         """Take a payload out for good, due ones first; None when there is nothing."""
-        while reservation := self._swap(NOBODYS, "waiting", READ_LEASE)[1]:
-            if self.ack(reservation):
-                return reservation.payload
+        for _ in range(SELECTS):
+            row, deleted = self._read_row()
+            if row is None:
+                break
+            if deleted:
+                return row.payload
         return None
+
+    @translates_errors()
+    def _read_row(self) -> tuple[Row | None, bool]:
+        """Delete the first row that waits; False when another consumer was faster."""
+
+        def read() -> tuple[Row | None, bool]:
+            with connections[alias].cursor() as cursor:
+                sql.take_write_lock(cursor)
+                rows = select(cursor, compile_select(alias, self.name, "waiting", 1))
+                if not rows:
+                    return None, False
+                cursor.execute(sql.delete_unclaimed(alias), [rows[0].deliveries, self.name, rows[0].pk])
+                return rows[0], cursor.rowcount == 1
+
+        alias = self.alias
+        return in_transaction(alias, read)
 
     # deliveries
 
-    @bordered
+    @translates_errors()
     def counts(self) -> Counts:
         """Count the messages by state, in one query."""
         here, dead = Q(queue=self.name), Q(queue=self.dead_name)
-        found = self._all.filter(here | dead).aggregate(
-            due_ones=Count("pk", filter=here & DUE),
-            deferred=Count("pk", filter=here & DEFERRED),
-            reserved=Count("pk", filter=here & RESERVED),
-            dead=Count("pk", filter=dead),
+        found = (
+            QueuedMessage.objects.using(self.alias)
+            .filter(here | dead)
+            .aggregate(
+                due_now=Count("pk", filter=here & DUE),
+                deferred=Count("pk", filter=here & DEFERRED),
+                reserved=Count("pk", filter=here & RESERVED),
+                dead=Count("pk", filter=dead),
+            )
         )
-        due = found.pop("due_ones")
+        due = found.pop("due_now")
         return Counts(waiting=due + found["deferred"], due=due, **found)
 
-    def reserve(self, lease: float) -> Reservation | None:
-        """Borrow the oldest message that is due for ``lease`` seconds; None when nothing is due."""
-        return self._swap(NOBODYS, self._which, lease)[1]
+    def consumer(self, lease: float) -> Consumer:
+        """Open a consumer; it uses the connection of the thread that calls it."""
+        return Consumer(self, lease, self.alias)
 
-    @bordered
-    def ack(self, reservation: Reservation) -> bool:
-        """Delete the row, if it is still in this taker's hand."""
-        return forget(self._alias, self.name, _receipt(reservation))
-
-    def ack_and_reserve(self, reservation: Reservation, lease: float) -> tuple[bool, Reservation | None]:
-        """Do both in one transaction, so that the next message costs one commit and not two."""
-        return self._swap(_receipt(reservation), self._which, lease)
-
-    @bordered
-    def release(self, reservation: Reservation, payload: bytes | None = None, delay: float = 0) -> bool:
-        """Move it to the tail, as a new row: SQLite's clock has milliseconds, so ``due`` alone makes no order."""
-        with transaction.atomic(using=self._alias):
-            if not forget(self._alias, self.name, _receipt(reservation)):
-                return False
-            self._all.bulk_create([self._new(reservation.payload if payload is None else payload, delay)])
-        return True
-
-    @bordered
-    def bury(self, reservation: Reservation) -> bool:
-        """Give the row to the dead queue."""
-        buried = {"queue": self.dead_name, "due": Now(), "receipt": None, "deliveries": 0}
-        pk, word = _receipt(reservation)
-        return bool(self._all.filter(pk=pk, receipt=word, queue=self.name).update(**buried))
-
-    def without_expired(self) -> Queue:
-        """Give the same queue, where reserve() takes rows without a receipt alone."""
-        duplicate = copy(self)
-        duplicate._which = "fresh"
-        return duplicate
-
-    # rows
-
-    @property
-    def _alias(self) -> str:
-        return conf.MAIL_QUEUE_DATABASE
-
-    @property
-    def _all(self) -> QueuedMessageQuerySet:
-        return QueuedMessage.objects.using(self._alias)
-
-    def _new(self, payload: bytes, delay: float = 0) -> QueuedMessage:
-        return QueuedMessage(queue=self.name, payload=payload, due=in_seconds(delay))
-
-    def _swap(self, held: Receipt, which: str, lease: float) -> tuple[bool, Reservation | None]:
-        """Forget the row that is held and claim another one; look again while others are faster."""
-        forgotten, following, seen = self._swap_once(held, which, lease)
-        for _ in range(LOOKS):
-            if following or not seen:
-                break
-            _, following, seen = self._swap_once(NOBODYS, which, lease)
-        return forgotten, following
-
-    @bordered
-    def _swap_once(self, held: Receipt, which: str, lease: float) -> tuple[bool, Reservation | None, bool]:
-        """Try it with the first row; tell also whether there is one."""
-        alias, name, word = self._alias, self.name, token_hex(16)
-        with transaction.atomic(using=alias):
-            forgotten = forget(alias, name, held)
-            candidate = look(alias, name, which)
-            if candidate is None or not claim(alias, name, candidate, word, lease):
-                return forgotten, None, candidate is not None
-        pk, deliveries, payload = candidate
-        return forgotten, Reservation(bytes(payload), (pk, word), deliveries + 1), True
+    @translates_errors()
+    def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
+        """List up to ``limit`` rows in a state, by (due, id), from behind ``after`` on."""
+        alias = self.alias
+        rows = QueuedMessage.objects.using(alias).filter(
+            STATES[state], queue=self.dead_name if state == "dead" else self.name
+        )
+        if after:
+            due, pk = after.key
+            placeholder = "%s::timestamptz" if connections[alias].vendor == "postgresql" else "%s"
+            written = RawSQL(placeholder, [due], output_field=DateTimeField())
+            rows = rows.filter(Q(due__gt=written) | Q(pk__gt=pk), due__gte=written)
+        found = rows.annotate(written_due=WRITTEN_DUE).values_list("pk", "written_due", "payload", "deliveries")
+        return [
+            Entry((due, pk), bytes(payload), state, _epoch(due), deliveries)
+            for pk, due, payload, deliveries in found[:limit]
+        ]
 
 
-def _receipt(reservation: Reservation) -> Receipt:
-    return cast(Receipt, reservation.receipt)
-
-
-def _batches(payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Cut the payloads into lists of about BATCH_BYTES; a bigger payload is alone."""
-    batch: list[bytes] = []
-    size = 0
-    for payload in payloads:
-        if batch and size + len(payload) > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(payload)
-        size += len(payload)
-    if batch:
-        yield batch
+def _epoch(due: Any) -> float:
+    """Return the seconds since 1970 of a time as the database writes it, in UTC if it names no time zone."""
+    time = parse_datetime(due)
+    assert time is not None, due
+    return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()

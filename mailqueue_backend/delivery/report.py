@@ -1,0 +1,51 @@
+"""What a drain reports, and what the hook ``_send_queued_messages()`` says of one message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Outcome(NamedTuple):
+    """What the hook says of a message; equal to 0.1.2's bare tuples."""
+
+    sent: bool
+    requeue: bool | None
+
+
+SENT = Outcome(True, None)
+NOQUEUE = Outcome(False, False)
+DOQUEUE = Outcome(False, True)
+
+
+class DrainResult(NamedTuple):
+    """What ``send_queued_messages()`` returns, as in 0.1.2."""
+
+    sent: int
+    discarded: int
+    #: How many messages were due when the drain began.
+    length: int
+
+
+@dataclass
+class Report:
+    """What a drain did with the ``length`` messages that were due when it began."""
+
+    length: int = 0
+    sent: int = 0
+    #: Tried, failed, and back in the queue.
+    requeued: int = 0
+    #: Given up, and in the discard log.
+    discarded: int = 0
+    #: Set aside in the dead queue.
+    buried: int = 0
+
+    @property
+    def tried(self) -> int:
+        """How many messages the drain has dealt with."""
+        return self.sent + self.requeued + self.discarded + self.buried
+
+    @property
+    def result(self) -> DrainResult:
+        """The three figures that 0.1.2 returned."""
+        return DrainResult(self.sent, self.discarded, self.length)

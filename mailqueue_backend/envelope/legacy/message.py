@@ -1,0 +1,136 @@
+"""Django's messages, made anew from what a payload says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.charset import Charset
+from email.message import Message
+from typing import Any
+
+from django.core.mail import EmailMessage, EmailMultiAlternatives
+from django.utils.module_loading import import_string
+
+from ...errors import UnknownClass, Unreadable, interrupts
+from .machine import Name, Record
+from .mime import CHARSET, PARTS, read_charset, read_part
+from .values import plain, scalar, state, text
+
+_MODULE = "django.core.mail.message"
+_MESSAGES: dict[Name, type[EmailMessage]] = {
+    Name(_MODULE, "EmailMessage"): EmailMessage,
+    Name(_MODULE, "EmailMultiAlternatives"): EmailMultiAlternatives,
+}
+_ATTACHMENT = Name(_MODULE, "EmailAttachment")
+_ALTERNATIVE = Name(_MODULE, "EmailAlternative")
+
+#: What every message has; the rest may be missing in one of an old Django.
+_REQUIRED = {"subject", "body", "from_email", "to"}
+#: What we leave out: it belongs to the process that queued the message.
+_CONNECTION = {"connection", "_connection"}
+
+
+def read_message(value: Any, trusted: bool = False) -> EmailMessage:
+    """Make a message anew, of one of Django's own classes; of a site's class only when the payload is trusted."""
+    if not isinstance(value, Record):
+        raise Unreadable("what should be its message is none")
+    message_class = _MESSAGES.get(value.maker) or _site_class(value.maker, trusted)
+    given = {name: item for name, item in state(value).items() if name not in _CONNECTION}
+    if not given.keys() >= _REQUIRED:
+        raise Unreadable("its message lacks what every message has")
+    message = message_class.__new__(message_class)
+    for name, item in given.items():
+        vars(message)[name] = _reader(message_class, name)(item)
+    return message
+
+
+def _site_class(maker: Name, trusted: bool) -> type[EmailMessage]:
+    if not trusted:
+        raise Unreadable("its message is not of one of Django's own classes")
+    path = f"{maker.module}.{maker.name}"
+    try:
+        site_class: type[EmailMessage] = import_string(path)
+    except interrupts():
+        raise
+    except Exception as error:  # the site's module may raise anything
+        raise UnknownClass(f"{path} cannot be imported: {type(error).__name__}") from error
+    return site_class
+
+
+def _reader(message_class: type[EmailMessage], name: str) -> Callable[[Any], Any]:
+    """Find what reads an attribute: Django's own as what they are, all others as plain data."""
+    if name in _READERS:
+        return _READERS[name]
+    if name.startswith("__") or callable(getattr(message_class, name, None)):
+        raise Unreadable("its message has an attribute in place of a method")
+    return plain
+
+
+def _items(value: Any) -> list[Any]:
+    if type(value) not in (list, tuple):
+        raise Unreadable("its message has something else in place of a list")
+    return list(value)
+
+
+def _addresses(value: Any) -> list[Any]:
+    return [scalar(item) for item in _items(value)]
+
+
+def _headers(value: Any) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise Unreadable("its message has something else in place of headers")
+    return {text(name): scalar(item) for name, item in value.items()}
+
+
+def _attachments(value: Any) -> list[Any]:
+    return [_attachment(item) for item in _items(value)]
+
+
+def _attachment(value: Any) -> Message | tuple[Any, ...]:
+    if isinstance(value, Record) and value.maker in PARTS:
+        return read_part(value)
+    return _named_content(*_members(value, _ATTACHMENT))
+
+
+def _named_content(filename: Any, content: Any, mimetype: Any = None) -> tuple[Any, ...]:
+    return scalar(filename), _content(content), scalar(mimetype)
+
+
+def _content(value: Any) -> str | bytes | Message | EmailMessage:
+    """Read what is attached: data or, as message/rfc822, a message of Django's or the standard library's."""
+    if isinstance(value, Record) and value.maker in PARTS:
+        return read_part(value)
+    if isinstance(value, Record) and value.maker in _MESSAGES:
+        return read_message(value)
+    return _data(value)
+
+
+def _data(value: Any) -> str | bytes:
+    """Read text or bytes; a str of Python 2 may be either and stays bytes."""
+    return bytes(value) if isinstance(value, bytes) else text(value)
+
+
+def _alternatives(value: Any) -> list[tuple[str | bytes, str]]:
+    return [
+        (_data(content), text(mimetype))
+        for content, mimetype in (_members(item, _ALTERNATIVE) for item in _items(value))
+    ]
+
+
+def _members(value: Any, maker: Name) -> list[Any]:
+    """Read a tuple; since Django 5.2 it has a name."""
+    return _items(value.arguments if isinstance(value, Record) and value.maker == maker else value)
+
+
+def _encoding(value: Any) -> str | Charset | None:
+    return read_charset(value) if isinstance(value, Record) and value.maker == CHARSET else scalar(value)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("subject", "body", "from_email"), scalar),
+    **dict.fromkeys(("to", "cc", "bcc", "reply_to"), _addresses),
+    **dict.fromkeys(("content_subtype", "mixed_subtype", "alternative_subtype"), text),
+    "extra_headers": _headers,
+    "attachments": _attachments,
+    "alternatives": _alternatives,
+    "encoding": _encoding,
+}

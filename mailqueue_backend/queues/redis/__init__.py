@@ -1,0 +1,126 @@
+"""Redis: the list of queue-front's redisd, with a lease on each message that is handed out.
+
+What waits is one list, which redisd and 0.1.2 may write to and read from at the same time. What is reserved
+or deferred is stored beside it, see script.lua. Redis Cluster is not supported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from secrets import token_hex
+
+from ...errors import ConfigurationError, QueueUnavailable
+from ...settings import conf
+from ..base import Consumer, Counts, Entry, MessageQueue, State
+from ..errors import unavailable_as_in_queue_front
+from .client import TIMEOUT, driver, server
+from .consumer import Consumer as RedisConsumer
+from .script import Argument, Script, microseconds
+
+#: Seconds for which read() reserves a message before it deletes it.
+READ_LEASE = 60
+
+
+class Queue(MessageQueue):
+    """A queue on the Redis of MAIL_QUEUE_REDIS_URL."""
+
+    #: Where the address comes from, for error messages.
+    settings = "MAIL_QUEUE_REDIS_URL"
+    largest_payload = 512 * 1024 * 1024
+
+    def __init__(self, name: str = "default") -> None:
+        super().__init__(name)
+        redis = driver()
+        try:
+            self._server = server(self._url())
+        except (ValueError, TypeError, redis.RedisError):
+            # Not their text, which may quote the password.
+            raise ConfigurationError(f"{self.settings} in your settings is not what redis-py understands.") from None
+        self._driver_error = redis.RedisError
+        self._script = Script(self._server, name, self.dead_name, self._unavailable)
+        self._keys = self._script.keys
+
+    def write_many(self, *payloads: bytes) -> list[bool]:
+        """Store all or nothing. When the answer is lost, all may have been stored: it is not tried again."""
+        try:
+            if payloads:
+                self._server.client.rpush(self.name, *payloads)
+        except self._driver_error as error:
+            raise self._unavailable(error) from error
+        return [True] * len(payloads)
+
+    def read(self) -> bytes | None:
+        """Take one out; if that is interrupted, the message is not lost, but due again after a minute."""
+        name = token_hex(16)
+        taken = self._script.run(["read", 0, name, microseconds(READ_LEASE)])
+        if not taken:
+            return None
+        self._script.run(["exchange", 0, name, 0, 0, 0, 0, 0, "ack", f"{name}:1"])
+        payload: bytes = taken[0][1]
+        return payload
+
+    def counts(self) -> Counts:
+        """Count; a reserved message of the dead queue does not count."""
+        due, deferred, reserved, dead = self._script.run(["counts", 0])
+        return Counts(due + deferred, due, deferred, reserved, dead)
+
+    def consumer(self, lease: float) -> Consumer:
+        """Open a consumer; it connects with its first exchange."""
+        return RedisConsumer(self, lease, self._script)
+
+    def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
+        """List a page; due messages in the order expired leases, deferred ones, the list."""
+        place: list[Argument] = ["", "", 0, -1, ""]
+        if after is not None and after.due is None:
+            place = ["", "", 0, getattr(after.key, "place", 0), after.payload]
+        elif after is not None:
+            place = [after.key, microseconds(after.due or 0), after.deliveries, -1, ""]
+        page = self._script.run(["browse", 0, state, limit, *place])
+        return [_entry(state, *found) for found in page]
+
+    def _unavailable(self, error: Exception) -> QueueUnavailable:
+        self._server.hang_up()
+        return self._unavailable_class()(
+            f"The queue {self.name} cannot use Redis at {self._server.address}: {str(error).rstrip('.')}. "
+            f"Check that it runs there, can be reached and has room, and check {self.settings} in your settings."
+        )
+
+    def _unavailable_class(self) -> type[QueueUnavailable]:
+        return QueueUnavailable
+
+    def _url(self) -> str:
+        if not conf.MAIL_QUEUE_REDIS_URL:
+            raise ConfigurationError(
+                'The Redis queue needs MAIL_QUEUE_REDIS_URL in your settings, such as "redis://localhost:6379/0".'
+            )
+        return conf.MAIL_QUEUE_REDIS_URL
+
+
+class RedisdQueue(Queue):
+    """The same on queue-front's settings, for ``QUEUE_BACKEND = "redisd"``; its error is queue-front's as well."""
+
+    settings = "QUEUE_REDIS_CONNECTION (host:port), QUEUE_REDIS_DB or QUEUE_REDIS_TIMEOUT"
+
+    def _unavailable_class(self) -> type[QueueUnavailable]:
+        return unavailable_as_in_queue_front()
+
+    def _url(self) -> str:
+        address, timeout = conf.QUEUE_REDIS_CONNECTION or "", conf.QUEUE_REDIS_TIMEOUT or TIMEOUT
+        if ":" not in address:
+            raise ConfigurationError('QUEUE_REDIS_CONNECTION in your settings must be like "localhost:6379".')
+        return f"redis://{address}?db={conf.QUEUE_REDIS_DB or 0}&socket_timeout={timeout}"
+
+
+class ListKey(str):
+    """The key of a message in a list: the SHA-256 of its payload."""
+
+    #: Its index when it was listed, where to look for it first.
+    place: int
+
+
+def _entry(state: State, place: int | bytes, payload: bytes, time: bytes, deliveries: int) -> Entry:
+    if isinstance(place, bytes):
+        return Entry(place.decode(), payload, state, float(time) / 1_000_000, deliveries)
+    key = ListKey(hashlib.sha256(payload).hexdigest())
+    key.place = place
+    return Entry(key, payload, state, None, deliveries)

@@ -1,0 +1,108 @@
+"""A consumer of the Redis queue: each exchange is one call of the script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from secrets import token_hex
+from time import monotonic
+
+from .. import base
+from ..base import EXCHANGE_BYTES, Entry, Exchange, MessageQueue, Reservation, Settlement
+from .client import Connection
+from .script import Argument, Script, microseconds
+
+#: One exchange reserves no more, whatever is wanted: Lua passes at most some thousand arguments to a command.
+MOST_RESERVED = 1000
+
+
+class Receipt(str):
+    """The id of a reservation in Redis: the name of its exchange and a number."""
+
+    __slots__ = ("place", "until")
+
+    #: The lease does not end before, on time.monotonic().
+    until: float
+    #: Where put_back returns it: the time that it had when take() reserved it, in microseconds; "": the head.
+    place: int | str
+
+
+class Consumer(base.Consumer):
+    """A connection to Redis, on which one thread reserves and settles."""
+
+    def __init__(self, queue: MessageQueue, lease: float, script: Script) -> None:
+        super().__init__(queue, lease)
+        self._script = script
+        self._connection = Connection(script.server)
+        #: How many the exchange whose answer has not been seen may have reserved, and their place.
+        self._wanted = 0
+        self._place: int | str = ""
+
+    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
+        if repeated:
+            wanted = 0
+        else:
+            wanted = min(wanted, MOST_RESERVED)
+            self._wanted, self._place = wanted, ""
+        left = self.held.keys() - {settlement.reservation.receipt for settlement in settlements}
+        call: list[Argument] = ["exchange", int(repeated), name, microseconds(self.lease)]
+        call += self._wanted, wanted, len(left), EXCHANGE_BYTES
+        for (_, receipt, deliveries), how, payload, delay in settlements:
+            if how == "put_back":
+                call += how, receipt, deliveries - 1, receipt.place
+            elif how != "release":
+                call += () if how == "leave" else (how, receipt)
+            elif payload is None:
+                call += how, receipt, microseconds(delay)
+            else:
+                call += "rewrite", receipt, microseconds(delay), payload
+        asked_at = monotonic()
+        found, taken, suspect_waiting = self._script.run(call, self._connection.execute)
+        answers, again, now = iter(found), call[1], monotonic()
+        settled = []
+        for (_, receipt, _), how, _, _ in settlements:
+            # Nobody else can take it before its lease ends: if it is not there, the first attempt has settled it.
+            settled.append(how == "leave" or next(answers) == 1 or (again == 1 and now < receipt.until))
+        return Exchange(settled, self._reservations(name, taken, asked_at), suspect_waiting=suspect_waiting == 1)
+
+    def _reservations(self, name: str, taken: list[tuple[int, bytes, int]], asked_at: float) -> list[Reservation]:
+        reservations = []
+        for number, payload, deliveries in taken:
+            receipt = Receipt(f"{name}:{number}")
+            receipt.until, receipt.place = asked_at + self.lease, self._place
+            reservations.append(Reservation(payload, receipt, deliveries))
+        return reservations
+
+    def extend(self, reservations: Iterable[Reservation]) -> None:
+        """Let the leases of these reservations begin anew, where they are not lost."""
+        receipts = [reservation.receipt for reservation in reservations]
+        if not receipts:
+            return
+        until = monotonic() + self.lease
+        call: list[Argument] = ["extend", 0, microseconds(self.lease), *receipts]
+        for receipt, extended in zip(receipts, self._script.run(call, self._connection.execute), strict=True):
+            if extended:
+                receipt.until = until
+
+    def take(self, entry: Entry) -> Reservation | None:
+        """Reserve exactly this message; None when it is gone or reserved. In the list, equal bytes are one message."""
+        while self._pending:
+            self.exchange()
+        self._wanted, self._place = 1, "" if entry.due is None else microseconds(entry.due)
+        name = self._pending = token_hex(16)
+        call: list[Argument] = ["take", 0, name, microseconds(self.lease), entry.key, entry.payload]
+        asked_at = monotonic()
+        reservations = self._reservations(name, self._script.run(call, self._connection.execute), asked_at)
+        for reservation in reservations:
+            self.held[reservation.receipt] = reservation
+        self._pending = ""
+        return reservations[0] if reservations else None
+
+    def close(self) -> None:
+        """Put back whatever is still held, and hang up."""
+        try:
+            if self._pending:
+                # Learn what else is reserved first, so that all of it is put back in order.
+                self.exchange()
+            super().close()
+        finally:
+            self._connection.close()
