@@ -16,13 +16,13 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from ..envelope import id_of_unopened
 from ..errors import QueueUnavailable
 from ..logs import get_logger
-from ..queues.base import Exchange, MessageQueue, Reservation, Settlement
+from ..queues.base import Exchange, MessageQueue, Settlement
 from .limits import Quota
-from .policy import DELIVERED, Disposition
+from .policy import DELIVERED, NOT_TRIED, RETURNED
 from .report import Report
+from .settling import Delivery, settlement_of, warn_of_lost_lease
 
 logger = get_logger("delivery")
 
@@ -42,25 +42,6 @@ TICK = 0.02
 KEEP_ALIVE, ASK_AGAIN = 5, 1
 #: Seconds between the tries of a step with the queue.
 PAUSES = (0.1, 0.5, 2.0)
-
-
-class Delivery:
-    """One message in flight."""
-
-    __slots__ = ("begun", "disposition", "id", "reservation", "reserved_at", "settlement")
-
-    def __init__(self, reservation: Reservation, reserved_at: float) -> None:
-        self.reservation = reservation
-        #: When its lease began, on monotonic().
-        self.reserved_at = reserved_at
-        #: A worker has taken it.
-        self.begun = False
-        #: What the worker says of it.
-        self.disposition: Disposition | None = None
-        #: What the queue is told of it.
-        self.settlement: Settlement | None = None
-        #: Its name for people, once it is opened.
-        self.id = ""
 
 
 class Crew(Protocol):
@@ -252,7 +233,7 @@ class Feed:
         for delivery, settled in zip(done, answer.settled, strict=True):
             del self._deliveries[delivery.reservation.receipt]
             if not settled:
-                self._warn_of_lost_lease(delivery)
+                warn_of_lost_lease(delivery, self._lease)
         if answer.lost:
             self._forget_what_was_not_begun()
         for reservation in answer.reservations:
@@ -276,59 +257,18 @@ class Feed:
 
     def _decide(self, delivery: Delivery) -> bool:
         """Decide, once, what the queue is told of a message that is done; return False where it is not told now."""
-        if delivery.settlement is not None:
-            return True
-        assert delivery.disposition is not None
-        what, payload, delay, reason = delivery.disposition
-        reservation, report = delivery.reservation, self._report
-        if what == "sent":
-            report.sent += 1
-            delivery.settlement = Settlement(reservation, "ack")
-        elif what == "discarded":
-            report.discarded += 1
-            delivery.settlement = Settlement(reservation, "ack")
-        elif what == "requeued":
-            report.requeued += 1
-            delivery.settlement = Settlement(reservation, "release", payload, delay)
-        elif what == "buried":
-            report.buried += 1
-            self._log_burial(reservation.payload, reason)
-            delivery.settlement = Settlement(reservation, "bury")
-        elif what == "left":
-            report.requeued += 1
-            logger.warning(
-                "Message %s stays reserved until its lease ends: %s", id_of_unopened(reservation.payload), reason
-            )
-            delivery.settlement = Settlement(reservation, "leave")
-        elif what == "returned":
+        if delivery.disposition is DELIVERED:
+            self._report.sent += 1
+            delivery.settlement = Settlement(delivery.reservation, "ack")
+        elif delivery.disposition is RETURNED:
             delivery.begun, delivery.disposition = False, None
             self._take_back()
             self._ready.appendleft(delivery)
-        elif self._can_go_on():
-            # It was not tried; others may be.
-            delivery.settlement = Settlement(reservation, "release")
-        else:
+        elif delivery.disposition is NOT_TRIED and not self._can_go_on():
             self.over = True
+        else:
+            delivery.settlement = settlement_of(delivery, self._report, self._dead_name)
         return delivery.settlement is not None
-
-    def _log_burial(self, payload: bytes, reason: str) -> None:
-        logger.error(
-            "Message %s, a payload of %d bytes, is set aside in %s: %s",
-            id_of_unopened(payload),
-            len(payload),
-            self._dead_name,
-            reason,
-        )
-
-    def _warn_of_lost_lease(self, delivery: Delivery) -> None:
-        assert delivery.disposition is not None
-        logger.warning(
-            "Message %s was %s after its lease of %s s had ended, or the queue's answer was lost: "
-            "another drain may handle it as well.",
-            delivery.id or id_of_unopened(delivery.reservation.payload),
-            delivery.disposition.what,
-            self._lease,
-        )
 
     def _forget_what_was_not_begun(self) -> None:
         """Drop it: the engine's connection died, and it will be handed out again."""

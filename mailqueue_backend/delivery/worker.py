@@ -17,7 +17,6 @@ from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
 from ..settings import conf
 from .addressing import names_of
-from .feed import Delivery
 from .mailer import Mailer
 from .policy import (
     DELIVERED,
@@ -34,6 +33,7 @@ from .policy import (
 )
 from .report import Outcome
 from .session import Session, State
+from .settling import Delivery
 
 logger = get_logger("delivery")
 
