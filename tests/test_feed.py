@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -451,10 +452,10 @@ class PlainFeedTests(FeedContract, SimpleTestCase):
     engine = "dummy"
 
 
-@services.needs("PostgreSQL", "postgresql" in services.databases())
+@services.needs("PostgreSQL", "postgresql" in settings.DATABASES)
 class ConnectionsTests(FeedMixin, TransactionTestCase):
     engine = "postgresql"
-    databases = {"postgresql"}
+    databases = {"postgresql"} & set(settings.DATABASES)
 
     def test_eight_workers_use_one_connection_to_the_database(self) -> None:
         made: list[Any] = []
