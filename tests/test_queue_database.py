@@ -224,16 +224,14 @@ class DatabaseContract(QueueContract, TakersContract):
 
     def storing_due(self, *values):
         """Let the database itself refuse a row: ``due`` cannot be NULL."""
-        due_in, insert_due, left = sql.due_in, sql.insert_due, list(values)
+        left, now = list(values), sql.due_in(self.alias, 0).sql
 
-        def store_delayed(alias: str, seconds: float) -> sql.CompiledSQL:
-            return due_in(alias, seconds) if left.pop(0) else sql.CompiledSQL("NULL")
+        def wrapper(execute, statement, params, many, context):
+            if statement.startswith("INSERT") and not left.pop(0):
+                statement = statement.replace(now, "NULL")
+            return execute(statement, params, many, context)
 
-        def store(alias: str, amount: int) -> str:
-            statement = insert_due(alias, amount)
-            return statement if left.pop(0) else statement.replace(due_in(alias, 0).sql, "NULL")
-
-        return mock.patch.multiple(sql, due_in=store_delayed, insert_due=store)
+        return self.connection.execute_wrapper(wrapper)
 
     # statements
 
