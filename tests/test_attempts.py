@@ -125,6 +125,45 @@ class AttemptTestCase(ScriptedTestCase):
         self.assertEqual(len(self.queue), 0)
 
 
+class InterruptedBackend(QueuedEmailBackend):
+    """Sends to each recipient separately, and is interrupted after so many."""
+
+    sends = 1
+
+    def _send(self, email_message: Any) -> bool:
+        for number, recipient in enumerate(email_message.recipients()):
+            if number == self.sends:
+                raise KeyboardInterrupt
+            copy = EmailMessage("a", "Body", "from@example.com", [recipient])
+            super()._send(copy)
+        raise KeyboardInterrupt
+
+
+class InterruptTests(AttemptTestCase):
+    """What the server has accepted is not sent again."""
+
+    def interrupt(self, sends: int) -> None:
+        self.serve()
+        self.store(message("a", [ONE, TWO]))
+        with mock.patch.object(InterruptedBackend, "sends", sends), self.assertRaises(KeyboardInterrupt):
+            self.drain(self.backend(InterruptedBackend))
+
+    def test_before_anybody_has_it(self) -> None:
+        self.interrupt(0)
+        self.deliver()
+        self.assertEqual(self.smtp.deliveries, {ONE: 1, TWO: 1})
+
+    def test_when_one_has_it(self) -> None:
+        self.interrupt(1)
+        self.assertEqual(self.envelope().meta.remaining, [TWO])
+        self.deliver()
+        self.assertEqual(self.smtp.deliveries, {ONE: 1, TWO: 1})
+
+    def test_when_all_have_it(self) -> None:
+        self.interrupt(2)
+        self.assertEqual((len(self.queue), self.smtp.deliveries), (0, {ONE: 1, TWO: 1}))
+
+
 class RecipientTests(AttemptTestCase):
     def check(self, one: Any, two: Any, refused: str, **kwargs: Any) -> None:
         """Deliver to both: one of them is refused twice."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
+import time
 from datetime import datetime, timedelta
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -182,6 +185,53 @@ class FailureTests(MailTestCase):
         with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged:
             drain(Slow())
         self.assertIn("after its lease", logged.output[0])
+
+
+class UnknownClassTests(MailTestCase):
+    """A message of a class that this process cannot import, as in a rolling deploy."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.module = ModuleType("rolling_deploy")
+        self.module.Message = type("Message", (EmailMessage,), {"__module__": "rolling_deploy"})  # type: ignore[attr-defined]
+        with mock.patch.dict(sys.modules, rolling_deploy=self.module):
+            new = self.module.Message("new", "Body", "from@example.com", ["to@example.com"])
+            QueuedEmailBackend().send_messages([new, message("old")])
+
+    def failing_drain(self) -> Any:
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged:
+            report = drain()
+        self.lines = logged.output
+        return report
+
+    def test_stays_reserved_until_its_lease_ends(self) -> None:
+        self.assertEqual((self.failing_drain().requeued, self.queue.counts()[:4]), (1, (0, 0, 0, 1)))
+        self.assertRegex(
+            self.lines[0], r"Message [0-9a-f]{12} stays reserved until its lease ends: rolling_deploy\.Message"
+        )
+        self.assertEqual(self.inbox.subjects, ["old"])
+
+    @override_settings(MAIL_QUEUE_LEASE=0.2)
+    def test_is_delivered_by_a_process_that_has_the_class(self) -> None:
+        self.failing_drain()
+        time.sleep(0.3)
+        with mock.patch.dict(sys.modules, rolling_deploy=self.module):
+            self.assertEqual(drain().sent, 1)
+        self.assertEqual(self.inbox.subjects, ["old", "new"])
+
+    @override_settings(MAIL_QUEUE_LEASE=0.2)
+    def test_is_set_aside_after_three_hand_outs(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.failing_drain().requeued, 1)
+            time.sleep(0.3)
+        self.assertEqual((self.failing_drain().buried, self.queue.counts().dead), (1, 1))
+
+    def test_is_set_aside_where_the_queue_has_no_leases(self) -> None:
+        payload = self.queue.read_many(1)[0]
+        with override_settings(QUEUE_BACKEND="dummy"):
+            QueuedEmailBackend().que.write(payload)
+            self.assertEqual(self.failing_drain().buried, 1)
+            self.assertEqual(open_queue("MAIL_QUEUE_DEAD").read(), payload)
 
 
 class ManyKindsTests(MailTestCase):
