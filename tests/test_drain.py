@@ -266,6 +266,18 @@ class OtherDrainsTests(MailTestCase):
         with mock.patch.object(type(backend.que), "counts", return_value=counted):
             self.assertEqual(other.run().result, (0, 0, 3))
 
+    def test_hook_may_drain_too(self) -> None:
+        class Nested(QueuedEmailBackend):
+            def _send_queued_messages(self, email_message: Any, expired: Any, email_message_dict: Any) -> Any:
+                if email_message.subject == "a":
+                    self.nested = self.send_queued_messages()
+                return super()._send_queued_messages(email_message, expired, email_message_dict)
+
+        enqueue("a", "b", "c")
+        backend = Nested()
+        self.assertEqual((backend.send_queued_messages().sent, backend.report.sent), (1, 1))
+        self.assertEqual((backend.nested.sent, self.inbox.subjects), (2, ["b", "c", "a"]))
+
     def test_works_in_a_thread_that_is_not_the_main_one(self) -> None:
         results: list[Any] = []
 

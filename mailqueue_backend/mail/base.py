@@ -128,9 +128,14 @@ class QueueingMixin(BaseEmailBackend):
 
         Raises QueueUnavailable. Works in any thread.
         """
-        drain = Drain(self, self._mailers(), conf.MAIL_QUEUE_EXPIRE if expire is None else expire)
+        # While it delivers, a hook of its own or another thread may call this.
+        backend = self if self._session is None else self._copy_for_worker()
+        drain = Drain(backend, backend._mailers(), conf.MAIL_QUEUE_EXPIRE if expire is None else expire)
         self.report = drain.report
-        return drain.run().result
+        try:
+            return drain.run().result
+        finally:
+            self.report = drain.report
 
     def _send_queued_messages(
         self, email_message: Any, expired: datetime, email_message_dict: dict[str, Any]
