@@ -164,6 +164,37 @@ class InterruptTests(AttemptTestCase):
         self.assertEqual((len(self.queue), self.smtp.deliveries), (0, {ONE: 1, TWO: 1}))
 
 
+class Unrepeatable:
+    """Can be pickled, and unpickles to what cannot."""
+
+    def __reduce__(self) -> Any:
+        return threading.Lock, ()
+
+
+class UnrepeatableTests(AttemptTestCase):
+    """A message that can be stored once."""
+
+    def store_one(self, to: list[str]) -> None:
+        first, second = message("a", to), message("b", [TWO])
+        first.tag = Unrepeatable()  # type: ignore[attr-defined]
+        self.store(first, second)
+
+    def test_is_requeued_as_it_was_and_holds_up_no_other(self) -> None:
+        self.serve(in_turn(DATA=[LATER]))
+        self.store_one([ONE])
+        report = self.failing_drain()
+        self.assertEqual((report.sent, report.requeued), (1, 1))
+        self.deliver()
+        self.assertEqual(self.smtp.deliveries, {ONE: 1, TWO: 1})
+
+    def test_is_set_aside_where_it_must_not_go_to_all_again(self) -> None:
+        self.serve(by_recipient({ONE: LATER}))
+        self.store_one([ONE, TWO])
+        report = self.failing_drain()
+        self.assertEqual((report.sent, report.buried, len(self.queue)), (1, 1, 0))
+        self.assertTrue(any(f"only these are still to get it: {ONE}" in line for line in self.lines))
+
+
 class RecipientTests(AttemptTestCase):
     def check(self, one: Any, two: Any, refused: str, **kwargs: Any) -> None:
         """Deliver to both: one of them is refused twice."""

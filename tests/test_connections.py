@@ -236,6 +236,21 @@ class WorkerTests(ScriptedTestCase):
             self.failing_drain()
         self.assertEqual(len(self.smtp.stored), 40)
 
+    def test_worker_that_is_ended_by_no_exception_of_a_message_hangs_nothing(self) -> None:
+        class Site(QueuedEmailBackend):
+            parallel = True
+
+            def _send_queued_messages(self, email_message: Any, *args: Any) -> Any:
+                if email_message.subject == "5":
+                    raise SystemExit
+                return super()._send_queued_messages(email_message, *args)
+
+        self.serve(always("dot", slowly))
+        self.enqueue(*map(str, range(60)))
+        with self.assertRaisesMessage(RuntimeError, "A worker was ended"):
+            self.drain(self.backend(Site))
+        self.assertEqual((len(self.smtp.stored), len(self.queue)), (59, 1))
+
 
 class _Unstartable(Thread):
     def start(self) -> None:

@@ -21,7 +21,8 @@ from django.db.backends.signals import connection_created
 from django.test import SimpleTestCase, TransactionTestCase, override_settings, tag
 
 from mailqueue_backend.delivery import feed
-from mailqueue_backend.delivery.limits import DrainOptions, StopRequest
+from mailqueue_backend.delivery.limits import DrainOptions, Quota, StopRequest
+from mailqueue_backend.delivery.policy import DELIVERED
 from mailqueue_backend.delivery.report import Report
 from mailqueue_backend.envelope import loads
 from mailqueue_backend.errors import QueueUnavailable
@@ -338,6 +339,20 @@ class HoldingContract(FeedMixin):
                 with self.another_consumer() as stolen:
                     self.drain(workers=workers)
                 self.assertEqual((stolen, sorted(self.sent())), ([], list("abcdefgh")))
+
+    def test_ready_messages_are_dropped_that_another_drain_may_hold(self) -> None:
+        self.need("leases")
+        self.enqueue("a", "b", "c")
+        owner = feed.Feed(self.queue, 60, Quota(3, DrainOptions()), Report(), feed.READY, lambda: True)
+        first = owner.next()
+        assert first is not None
+        first.disposition = DELIVERED
+        owner.outbox.put(first)
+        for delivery in owner._deliveries.values():
+            delivery.reserved_at -= 61  # as after a SIGSTOP
+        self.assertIsNone(owner.next())
+        owner.close()
+        self.assertEqual(self.queue.counts()[:4], (2, 2, 0, 0))
 
     @contextmanager
     def another_consumer(self) -> Iterator[list[Reservation]]:

@@ -147,6 +147,14 @@ class TimeTests(ScriptedTestCase):
         # 30 in a second, and the one at its beginning; fewer on a machine that is busy.
         self.assertTrue(10 <= sent <= 31, sent)
 
+    @override_settings(MAIL_QUEUE_RATE=2)
+    def test_rate_holds_to_the_end_of_the_time_limit(self) -> None:
+        self.serve()
+        self.enqueue(*map(str, range(10)))
+        backend = self.backend()
+        backend.options.time_limit = 1.2
+        self.assertLessEqual(self.drain(backend).sent, 3)
+
     @override_settings(MAIL_QUEUE_RATE=1000)
     def test_rate_that_is_higher_than_can_be_reached_does_not_hinder(self) -> None:
         self.serve()

@@ -128,6 +128,12 @@ class InterruptedDeliveryTests(PolicyTestCase):
         self.assertEqual((outcome, self.meta.remaining), (DOQUEUE, ["b@example.com"]))
         self.assertEqual(self.recipients_in_log(), ["c@example.com"])
 
+    def test_fields_that_a_hook_has_spoilt_do_not_have_it_sent_to_all(self) -> None:
+        del self.fields["created"]
+        with self.assertLogs(DELIVERY, "ERROR"):
+            self.assertEqual(self.delivered(LATER), DOQUEUE)
+        self.assertEqual(self.meta.remaining, ["b@example.com"])
+
     def test_when_all_have_it_nothing_is_left(self) -> None:
         with self.assertLogs(DELIVERY):
             self.assertEqual(self.judge(Attempt(NAMES, NAMES, [], OSError("broken")), True), SENT)

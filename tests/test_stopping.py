@@ -23,7 +23,7 @@ from .scripted_server import Session, in_turn
 class StopRequestTests(SimpleTestCase):
     def test_once(self) -> None:
         stop = StopRequest()
-        self.assertFalse(stop)
+        self.assertFalse(stop.asked)
         stop.ask()
         self.assertTrue(stop)
         self.assertIsNone(stop.forced_by)

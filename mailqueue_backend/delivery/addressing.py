@@ -40,8 +40,8 @@ def addressed_to(message: Any, recipients: Collection[str]) -> Any:
     """Copy a message that goes to these of its recipients alone; its headers name all, as before.
 
     The copy is of a class of its own, so that copies of the copy, such as a backend makes that sends to each recipient
-    separately, go to these alone, too. A class that finds its recipients itself may answer anew each time: it is not
-    asked.
+    separately, go to these alone, too. A class that finds its recipients itself may answer differently each time: its
+    recipients() is not called.
     """
     kind = type(message)
     chosen, named = dict.fromkeys(recipients), _named_in(message)

@@ -108,7 +108,10 @@ class Crew:
 
     def work(self) -> None:
         """Deliver what the feed hands out."""
-        self._watchdog.start()
+        try:
+            self._watchdog.start()
+        except RuntimeError as error:
+            logger.warning("The drain goes on, and no message has a deadline: %s", error)
         if self.size > 1:
             self.start()
         if self._threads:
@@ -148,6 +151,7 @@ class Crew:
                 thread.start()
             except RuntimeError as error:
                 self._threads.remove(thread)
+                self._workers.remove(worker)
                 self.size = len(self._threads)
                 logger.warning("The drain goes on with %d workers: %s", max(self.size, 1), error)
                 return
@@ -157,12 +161,17 @@ class Crew:
 
     def _run(self, worker: Worker) -> None:
         """Work in a thread."""
+        completed = False
         try:
             worker.run(iter(self._feed.inbox.get, None), self._feed.note)
+            completed = True
         except Exception as error:  # raised in the calling thread, at the end
             logger.exception("A worker has failed.")
             self.error = error
-            if worker.delivery is not None and worker.delivery.disposition is None:
-                worker.delivery.disposition = NOT_TRIED
         finally:
+            # After SystemExit, CancelledError and the like as well: the feed waits for each disposition.
+            if not completed:
+                self.error = self.error or RuntimeError("A worker was ended by an exception that is no Exception.")
+                if worker.delivery is not None and worker.delivery.disposition is None:
+                    worker.delivery.disposition = NOT_TRIED
             connections.close_all()

@@ -52,7 +52,7 @@ class Crew(Protocol):
         """How many have been started."""
 
     def is_working(self) -> bool:
-        """Return whether one of them has not gone home."""
+        """Return whether one of them is still running."""
 
     def start(self) -> None:
         """Start as many as are worth it now, the first in any case."""
@@ -67,7 +67,7 @@ class Feed:
     def __init__(
         self, queue: MessageQueue, lease: float, quota: Quota, report: Report, group: int, can_go_on: Callable[[], bool]
     ) -> None:
-        #: Messages for workers in threads; None sends one of them home.
+        #: Messages for workers in threads; None stops one of them.
         self.inbox: SimpleQueue[Delivery | None] = SimpleQueue()
         #: What a worker is done with. It only wakes the feed: the disposition stands in the delivery.
         self.outbox: SimpleQueue[Delivery] = SimpleQueue()
@@ -99,11 +99,12 @@ class Feed:
     def next(self) -> Delivery | None:
         """Return the next message for the only worker, and settle the last one; None: the drain is over."""
         failed = not self.outbox.empty() and self.outbox.get().disposition is not DELIVERED
+        is_over = False
         if self._quota.rate:
             self._exchange(0)
-            self._quota.wait()
+            is_over = not self._quota.wait()
         now = monotonic()
-        is_over = self._quota.stop.asked or now >= self._quota.until
+        is_over = is_over or self._quota.stop.asked or now >= self._quota.until
         if not self._ready or failed or now - self._began > FAST:
             room = self._group - len(self._ready)
             self._exchange(0 if is_over or room < self._step else room)
@@ -112,6 +113,8 @@ class Feed:
         self._began = monotonic()
         if self._began - self._ready[0].reserved_at > (1 - FRESH) * self._lease:
             self._extend_leases()
+            if not self._ready:
+                return self.next()
         if self._quota.rate:
             self._quota.begin()
         return self._ready.popleft()
@@ -119,7 +122,7 @@ class Feed:
     # for workers in threads
 
     def serve(self, crew: Crew) -> None:
-        """Keep the workers busy until nothing is left to begin, then send them home."""
+        """Keep the workers busy until nothing is left to begin, then stop them."""
         dismissed = idle = False
         while crew.is_working():
             undone = sum(1 for delivery in self._deliveries.values() if delivery.disposition is None)
@@ -154,14 +157,14 @@ class Feed:
         return slow
 
     def dismiss(self, workers: int) -> None:
-        """Take back what no worker has begun, and send so many of them home. May be called again."""
+        """Take back what no worker has begun, and stop so many of them. May be called again."""
         self._take_back()
         for _ in range(workers):
             self.inbox.put(None)
 
     def _offer(self) -> None:
-        """Offer what is ready to the workers, as fast as the rate allows."""
-        while self._ready and not self._quota.seconds_to_wait():
+        """Offer what is ready to the workers; with a rate, one when its turn has come and a worker is idle."""
+        while self._ready and not (self._quota.rate and (self._quota.seconds_to_wait() or not self.inbox.empty())):
             self._quota.begin()
             self.inbox.put(self._ready.popleft())
 
@@ -182,7 +185,7 @@ class Feed:
             return False
 
     def _take_back(self) -> None:
-        """Take back what was offered and no worker has taken; who is sent home goes home all the same."""
+        """Return unclaimed deliveries from the inbox to what is ready; keep the sentinels."""
         dismissed = 0
         try:
             while True:
@@ -244,14 +247,14 @@ class Feed:
             self._suspect_since = 0.0
         elif not self._suspect_since:
             self._suspect_since = began
-        if answer.reservations or answer.suspect_waiting:
+        if answer.reservations:
             return
         if answer.lost and not self._quota.is_over():
             self._exchange(self._group)
         elif wanted and tries > 1:
-            # An exchange that was asked for again takes nothing new, which says nothing of the queue.
+            # A repeated exchange reserves nothing new, so its answer says nothing about the queue.
             self._exchange(wanted)
-        elif wanted:
+        elif wanted and not answer.suspect_waiting:
             self._ask_at = monotonic() + ASK_AGAIN
             self.over = self.over or not self._deliveries
 
@@ -271,7 +274,7 @@ class Feed:
         return delivery.settlement is not None
 
     def _forget_what_was_not_begun(self) -> None:
-        """Drop it: the engine's connection died, and it will be handed out again."""
+        """Drop what was not begun: its leases are lost, and it will be handed out again."""
         self._take_back()
         for delivery in self._ready:
             self._deliveries.pop(delivery.reservation.receipt, None)
@@ -287,8 +290,13 @@ class Feed:
         return False
 
     def _extend_leases(self) -> None:
-        """Let the leases of what is ready begin anew where too little is left of them."""
-        stale = monotonic() - (1 - FRESH) * self._lease
+        """Renew the leases of what is ready where too little is left of them; drop what may be another drain's."""
+        now = monotonic()
+        lost = max(self._lease, TICK)
+        if any(not one.begun and now - one.reserved_at > lost for one in self._deliveries.values()):
+            # This process was stopped for long.
+            self._forget_what_was_not_begun()
+        stale = now - (1 - FRESH) * self._lease
         ready = [one for one in self._deliveries.values() if not one.begun and one.reserved_at < stale]
         if ready:
             for one in ready:

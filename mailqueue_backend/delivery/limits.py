@@ -30,9 +30,6 @@ class StopRequest:
         #: The signal that asked twice; None: nobody did.
         self.forced_by: int | None = None
 
-    def __bool__(self) -> bool:
-        return self.asked
-
     def wait(self, seconds: float) -> bool:
         """Sleep, unless it is asked; return whether it was."""
         end = time.monotonic() + seconds
@@ -65,7 +62,8 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # None: it was not set by Python, and cannot be restored by it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @dataclass

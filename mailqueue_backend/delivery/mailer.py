@@ -28,7 +28,7 @@ class Mailer:
         #: The sessions that have a connection now.
         self.connected: set[Any] = set()
 
-    def fail_to_connect(self, session: Any, error: Exception) -> bool:
+    def note_failed_connection(self, session: Any, error: Exception) -> bool:
         """Note that a session gets no connection; return whether others have one, and it may leave the work to them."""
         self.connected.discard(session)
         others = bool(self.connected)

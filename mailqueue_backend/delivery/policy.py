@@ -49,7 +49,7 @@ class Disposition(NamedTuple):
     reason: str = ""
 
 
-#: Some recipients have it, and nobody else is to get it any more.
+#: Accepted by at least one recipient; none remain.
 DELIVERED = Disposition("sent")
 #: Given up, and in the discard log.
 DISCARDED = Disposition("discarded")
@@ -65,7 +65,7 @@ def retry(payload: bytes | None, delay: float) -> Disposition:
 
 
 def bury(reason: object) -> Disposition:
-    """It cannot be read, or kills: set it aside."""
+    """Unreadable, or suspected of crashing the drain: move to the dead queue."""
     return Disposition("buried", reason=str(reason))
 
 
@@ -106,7 +106,7 @@ class Attempt:
 
     @property
     def waiting(self) -> list[str]:
-        """Who is still to get it."""
+        """The recipients still pending."""
         if self.error is None:
             return [refusal.recipient for refusal in self.refused]
         return [recipient for recipient in dict.fromkeys(self.recipients) if recipient not in self.accepted]
@@ -119,6 +119,9 @@ def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, a
     """
     if attempt.error is None and not attempt.refused:
         return SENT
+    if attempt.accepted:
+        # Before anything can fail: whoever has the message must not get it again.
+        meta.remaining = attempt.waiting
     try:
         if attempt.reached:
             _note(message, meta, attempt)
@@ -126,8 +129,9 @@ def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, a
     except interrupts():
         raise
     except Exception:  # the log, a site's handlers on it, a site's fields
-        logger.exception("Message %s failed, and stays in the queue, since its discard cannot be logged.", meta.id)
-        return DOQUEUE
+        text = "Message %s failed, and stays in the queue, since it cannot be judged or its discard cannot be logged."
+        logger.exception(text, meta.id)
+        return SENT if meta.remaining == [] else DOQUEUE
     finally:
         meta.write(fields)
 

@@ -52,7 +52,7 @@ class State(Enum):
 
     CLOSED = "no connection"
     OPEN = "a connection, which may carry the next message"
-    REFUSED = "no connection, while other sessions have one: this one is over"
+    REFUSED = "could not connect while other sessions are connected; do not retry"
 
 
 class Session:
@@ -207,16 +207,16 @@ class Session:
     # the connection
 
     def connect(self) -> None:
-        """Have a connection that can carry a message. Raises what the backend's open() raises, or has raised before."""
+        """Ensure a usable connection. Raises what the backend's open() raises, or has raised before."""
         connection = getattr(self.backend, "connection", None)
         if self.state is State.OPEN:
-            self._part_with_what_is_used_up(connection)
+            self._retire_connection(connection)
         if self.state is not State.OPEN:
             connection = self._open()
         if isinstance(connection, DeliveryMixin):
             connection.transcript, connection.may_pipeline = self.transcript, self.mailer.pipelining
 
-    def _part_with_what_is_used_up(self, connection: Any) -> None:
+    def _retire_connection(self, connection: Any) -> None:
         """Close a connection that the server or smtplib has closed, or that has carried enough."""
         if isinstance(connection, DeliveryMixin):
             usable = connection.usable()
@@ -246,8 +246,10 @@ class Session:
         except interrupts():
             raise
         except Exception as error:
+            if self.deadline.fired and self.has_connected:
+                raise  # the message has used up its time; that says nothing of the server
             self._unreached = True
-            if self.mailer.fail_to_connect(self, error):
+            if self.mailer.note_failed_connection(self, error):
                 self.state = State.REFUSED
             raise
         finally:
@@ -268,7 +270,7 @@ class Session:
             logger.debug("Closing the connection failed.", exc_info=True)
 
     def _drop(self) -> None:
-        """Close the connection without a word to the server, a half-open one too."""
+        """Close the connection without sending QUIT, even if it is only half open."""
         self._forget()
         for name in ("connection", "_partial_connection"):
             connection = getattr(self.backend, name, None)

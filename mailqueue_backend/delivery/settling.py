@@ -42,13 +42,15 @@ def settlement_of(delivery: Delivery, report: Report, dead_name: str) -> Settlem
         report.requeued += 1
         return Settlement(reservation, "release", payload, delay)
     if what == "not tried":
-        return Settlement(reservation, "release")
-    name, size = id_of_unopened(reservation.payload), len(reservation.payload)
+        # A release would forget the deaths of a suspect.
+        return Settlement(reservation, "leave" if reservation.deliveries > 1 else "release")
+    name = id_of_unopened(reservation.payload)
     if what == "left":
         report.requeued += 1
         logger.warning("Message %s stays reserved until its lease ends: %s", name, reason)
         return Settlement(reservation, "leave")
     report.buried += 1
+    size = len(reservation.payload)
     logger.error("Message %s, a payload of %d bytes, is set aside in %s: %s", name, size, dead_name, reason)
     return Settlement(reservation, "bury")
 

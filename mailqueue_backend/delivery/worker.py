@@ -37,7 +37,7 @@ from .settling import Delivery
 
 logger = get_logger("delivery")
 
-#: So often a message is handed out without being settled, before it is taken to be what kills the drains.
+#: Unsettled deliveries after which a message is assumed to crash the drain.
 HANDOUTS = 3
 
 
@@ -65,24 +65,26 @@ class Worker:
         #: Seconds that a message has.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
-        #: What is being delivered, or was last.
+        #: The current delivery, or the last one.
         self.delivery: Delivery | None = None
         #: The session of the message that is being delivered; None: it has none.
         self._session: Session | None = None
 
     def run(self, deliveries: Iterable[Delivery], done: Callable[[Delivery], object]) -> None:
-        """Deliver one message after the other; end early when others have a connection and this worker gets none."""
+        """Deliver one message after the other; stop early if this worker cannot connect while others can."""
         try:
             for delivery in deliveries:
                 # An interrupt must not take this one for the last.
                 self.delivery, self._session = delivery, None
                 delivery.begun = True
+                disposition: Disposition | None = None
                 try:
-                    delivery.disposition = self._deliver(delivery)
+                    # Kept here too: once it is set, the feed may offer the delivery to another worker.
+                    disposition = delivery.disposition = self._deliver(delivery)
                 finally:
-                    if delivery.disposition is None:
+                    if disposition is None:
                         delivery.disposition = self._after_interrupt(delivery.reservation.payload)
-                leaves = delivery.disposition is RETURNED  # from now on it is the feed's
+                leaves = disposition is RETURNED
                 done(delivery)
                 if leaves:
                     break
@@ -175,7 +177,7 @@ class Worker:
             raise
         except Exception:  # a site's hook may put anything into the fields
             logger.exception("Message %s cannot be stored as the hook left it; it is requeued as it was.", meta.id)
-            return retry(_with_meta(payload, meta), 0)
+            return _retry_as_stored(payload, meta)
 
     def _after_interrupt(self, payload: bytes) -> Disposition | None:
         """Say what becomes of a message whose delivery was interrupted; None: the server does not have it."""
@@ -189,11 +191,24 @@ class Worker:
             return DELIVERED
         meta = loads(payload, self._keys).meta
         meta.remaining = remaining
-        return retry(_with_meta(payload, meta), 0)
+        return _retry_as_stored(payload, meta)
 
 
 def _reopen(payload: bytes) -> Any:
     return loads(payload).email
+
+
+def _retry_as_stored(payload: bytes, meta: Meta) -> Disposition:
+    """Requeue the stored message; bury one that cannot be pickled again and must not go to all its recipients."""
+    try:
+        return retry(_with_meta(payload, meta), 0)
+    except interrupts():
+        raise
+    except Exception:  # what hangs on a message may unpickle to what cannot be pickled
+        if meta.remaining is not None:
+            logger.exception("Message %s cannot be stored again.", meta.id)
+            return bury(f"it cannot be stored again, and only these are still to get it: {', '.join(meta.remaining)}")
+        return retry(None, 0)
 
 
 def _with_meta(payload: bytes, meta: Meta) -> bytes:

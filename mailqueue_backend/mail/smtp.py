@@ -73,4 +73,6 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
     def _copy_for_worker(self) -> QueuedEmailBackend:
         duplicate: Any = super()._copy_for_worker()
         duplicate.connection, duplicate._lock = None, RLock()
+        if hasattr(duplicate, "_partial_connection"):
+            duplicate._partial_connection = None
         return duplicate  # type: ignore[no-any-return]

@@ -84,7 +84,7 @@ class Counts(NamedTuple):
 
 
 class Consumer:
-    """One taker's line to a queue. A context manager; used by one thread, and settles only what it has reserved.
+    """One consumer's connection to a queue, for one thread; it settles only what it has reserved. A context manager.
 
     However a call ends, by an exception or an interrupt at any line, close() leaves nothing behind that is held.
     """
@@ -116,7 +116,7 @@ class Consumer:
         return answer
 
     def extend(self, reservations: Iterable[Reservation]) -> None:
-        """Let the leases of these reservations begin anew, where they are not lost."""
+        """Renew the leases of these reservations; skip those already lost."""
 
     def keep_alive(self) -> None:
         """Show the engine that this consumer lives; call it every few seconds while waiting."""

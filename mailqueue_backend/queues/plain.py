@@ -118,7 +118,11 @@ class PlainQueue(MessageQueue):
         waiting = len(self)
         consumers = [consumer for reference in self.consumers.valuerefs() if (consumer := reference())]
         reserved = sum(len(consumer.held) for consumer in consumers)
-        return Counts(waiting, due=waiting, deferred=0, reserved=reserved, dead=len(self.dead()))
+        try:
+            dead = len(self.dead())
+        except QueueUnavailable:  # a site's class may take more than a name
+            dead = 0
+        return Counts(waiting, due=waiting, deferred=0, reserved=reserved, dead=dead)
 
     def consumer(self, lease: float) -> PlainConsumer:
         """Open a consumer, whose leases have no end."""

@@ -64,7 +64,7 @@ def _read_replies(connection: Connection, commands: int) -> list[Reply]:
 
 
 def send_nothing(connection: Connection) -> None:
-    """Send the end of a message that nobody shall get: after a 354 the server waits for one (RFC 2920, section 3.1)."""
+    """End the transaction with an empty message, which a 354 makes the server wait for (RFC 2920, section 3.1)."""
     with suppress(smtplib.SMTPServerDisconnected):
         connection.send(b".\r\n")
         connection.getreply()

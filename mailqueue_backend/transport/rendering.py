@@ -43,7 +43,7 @@ def with_encoded_attachments(message: Any) -> Any:
         return message
     with_tokens = copy.copy(message)
     with_tokens.attachments = attachments
-    # Another copy, lest it refer to itself: what it holds is to go at once.
+    # A second copy avoids a reference cycle, so the attachment is freed immediately.
     duplicate = copy.copy(with_tokens)
     vars(duplicate)["message"] = lambda **kwargs: _Rendered(with_tokens.message(**kwargs), contents)
     return duplicate

@@ -100,9 +100,6 @@ class Consumer(base.Consumer):
     def close(self) -> None:
         """Put back whatever is still held, and hang up."""
         try:
-            if self._pending:
-                # Learn what else is reserved first, so that all of it is put back in order.
-                self.exchange()
             super().close()
         finally:
             self._connection.close()

@@ -10,6 +10,8 @@ function operation.exchange(again, name, lease, asked, wanted, held, room)
   local found, problem = settle_all(9)
   if problem then return type(problem) == 'table' and problem or redis.error_reply(problem) end
   local taken = again == '1' and held_by(name, lease, asked) or {}
+  -- A first attempt that arrives after its repetition must not overwrite what that has reserved under the same ids.
+  if again ~= '1' and call('ZSCORE', leases, name .. ':1') then wanted = 0 end
   local suspect = first_suspect()
   if #taken == 0 and tonumber(wanted) > 0 then
     if suspect and held == '0' then
