@@ -43,6 +43,10 @@ class InterruptsContract(Base):
         self.check("time limit", "none", workers=2, stride=23)
 
     @tag("slow")
+    def test_every_line(self) -> None:
+        self.check("interrupt", "none", workers=1, stride=1)
+
+    @tag("slow")
     def test_many_lines(self) -> None:
         for number, (interrupt, server, workers) in enumerate(product(INTERRUPTS, SERVERS, (1, 2))):
             with self.subTest(interrupt=interrupt, server=server, workers=workers):

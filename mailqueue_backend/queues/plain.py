@@ -163,6 +163,11 @@ class PlainConsumer(Consumer):
         self._settled: dict[Any, bool] = {}
         queue.consumers[id(self)] = self
 
+    def close(self) -> None:
+        """Put back whatever is still held."""
+        super().close()
+        self._plain.consumers.pop(id(self), None)
+
     def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
         if name != self._name:
             for receipt in self._settled:
