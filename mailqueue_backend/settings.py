@@ -53,9 +53,10 @@ class QueueFrontSetting(Setting[T]):
     """A setting that queue-front takes from the environment as well."""
 
     def _value(self) -> T:
-        fallback: Any = os.environ.get(self.name, self.default)
-        value: T = getattr(settings, self.name, fallback)
-        return value
+        if hasattr(settings, self.name):
+            return super()._value()
+        value: Any = os.environ.get(self.name, self.default)
+        return value  # type: ignore[no-any-return]
 
 
 class DeprecatedSetting(Setting[T]):
