@@ -97,7 +97,7 @@ def _is_file(stream: Any, filename: str) -> bool:
 
 
 def attach_handler() -> DiscardLogHandler:
-    """Give the logger its handler; it has one only, however often this is called."""
+    """Attach the handler to the logger, once, however often this is called, and return it."""
     for handler in LOGGER.handlers:
         if isinstance(handler, DiscardLogHandler):
             return handler

@@ -121,7 +121,7 @@ class Crew:
             self._workers[0].run(iter(self._feed.next, None), self._feed.outbox.put)
 
     def end(self) -> None:
-        """Let each worker finish its message, and hang up; then have the feed settle. May be called again."""
+        """Wait until each worker has finished its message, hang up, and settle. May be called again."""
         self._feed.dismiss(self.running)
         for thread in self._threads:
             if thread.is_alive():

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -208,17 +209,8 @@ class Feed:
 
     def _exchange(self, wanted: int) -> None:
         """Settle all that is done and reserve what is wanted, in one round trip."""
-        done: list[Delivery] = []
-        settlements: list[Settlement] = []
-        keep_asking_until = 0.0
-        for delivery in list(self._deliveries.values()):
-            if delivery.disposition is not None and (delivery.settlement or self._decide(delivery)):
-                assert delivery.settlement is not None
-                done.append(delivery)
-                settlements.append(delivery.settlement)
-                if delivery.disposition is DELIVERED and not keep_asking_until:
-                    # A queue that restarts must not cost a second copy.
-                    keep_asking_until = delivery.reserved_at + FRESH * self._lease
+        done = [one for one in list(self._deliveries.values()) if one.settlement or self._decide(one)]
+        settlements = [one.settlement for one in done if one.settlement is not None]
         if self.over or monotonic() < self._ask_at or self._must_run_dry():
             wanted = 0
         wanted = max(min(wanted, self._quota.left), 0)
@@ -231,22 +223,12 @@ class Feed:
             tries += 1
             return self._consumer.exchange(settlements, wanted)
 
-        stop = self._quota.stop
-        answer = retry_while_unavailable(exchange, lambda: monotonic() < keep_asking_until and stop.forced_by is None)
+        answer = retry_while_unavailable(exchange, partial(self._must_be_settled, done))
         for delivery, settled in zip(done, answer.settled, strict=True):
             del self._deliveries[delivery.reservation.receipt]
             if not settled:
                 warn_of_lost_lease(delivery, self._lease)
-        if answer.lost:
-            self._forget_what_was_not_begun()
-        for reservation in answer.reservations:
-            delivery = self._deliveries[reservation.receipt] = Delivery(reservation, began)
-            self._ready.append(delivery)
-        self._quota.left -= len(answer.reservations)
-        if not answer.suspect_waiting or not self._deliveries:
-            self._suspect_since = 0.0
-        elif not self._suspect_since:
-            self._suspect_since = began
+        self._receive(answer, began)
         if answer.reservations:
             return
         if answer.lost and not self._quota.is_over():
@@ -258,8 +240,30 @@ class Feed:
             self._ask_at = monotonic() + ASK_AGAIN
             self.over = self.over or not self._deliveries
 
+    def _must_be_settled(self, done: Sequence[Delivery]) -> bool:
+        """Return whether it is not too late to settle a delivered message: a queue that restarts must cost no copy."""
+        if self._quota.stop.forced_by is not None:
+            return False
+        until = [one.reserved_at + FRESH * self._lease for one in done if one.disposition is DELIVERED]
+        return bool(until) and monotonic() < until[0]
+
+    def _receive(self, answer: Exchange, began: float) -> None:
+        """Take over what an exchange has reserved, and note whether a suspect waits."""
+        if answer.lost:
+            self._forget_what_was_not_begun()
+        for reservation in answer.reservations:
+            delivery = self._deliveries[reservation.receipt] = Delivery(reservation, began)
+            self._ready.append(delivery)
+        self._quota.left -= len(answer.reservations)
+        if not answer.suspect_waiting or not self._deliveries:
+            self._suspect_since = 0.0
+        elif not self._suspect_since:
+            self._suspect_since = began
+
     def _decide(self, delivery: Delivery) -> bool:
-        """Decide, once, what the queue is told of a message that is done; return False where it is not told now."""
+        """Decide what the queue is told of a message; return False where it is not told now."""
+        if delivery.disposition is None:
+            return False
         if delivery.disposition is DELIVERED:
             self._report.sent += 1
             delivery.settlement = Settlement(delivery.reservation, "ack")

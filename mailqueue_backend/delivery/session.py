@@ -181,7 +181,7 @@ class Session:
         return self._try(self._reopen() if self._reopen else _deepcopy(message))
 
     def _try(self, message: Any) -> Any:
-        """Have the class behind send a copy of a message, and return how many it says it has sent."""
+        """Send a copy of a message by the class behind, and return how many that says it has sent."""
         self._message, self.transcript = message, Transcript()
         if getattr(message, "attachments", None) and getattr(type(self.backend), "_send", None) is _SEND:
             message = with_encoded_attachments(message)
@@ -228,7 +228,7 @@ class Session:
             self._hang_up()
 
     def _open(self) -> Any:
-        """Have the backend connect, once for all sessions of the mailer if it fails, and return its connection."""
+        """Open the backend, and return its connection; a failure blocks the mailer, so that no session tries again."""
         if self.mailer.blocked is not None:
             self._unreached = True
             raise self.mailer.blocked.with_traceback(None)

@@ -139,7 +139,7 @@ class Worker:
         return session
 
     def _ask_hook(self, session: Session, envelope: Envelope, fields: dict[str, Any], payload: bytes) -> Outcome:
-        """Let the hook deliver; an error of its own is a failure like any other, unless it comes after the delivery."""
+        """Deliver by the hook; an error of its own is a failure like any other, unless it comes after the delivery."""
         session.begin(None if session.mailer.has_own_hook else partial(_reopen, payload), envelope.meta)
         self._session = session
         session.deadline.start(self._seconds)

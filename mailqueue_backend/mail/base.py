@@ -155,7 +155,7 @@ class QueueingMixin(BaseEmailBackend):
             session.close()
 
     def _send_now(self, message: Any) -> Any:
-        """Have the class behind send a message, and return how many it says it has sent."""
+        """Send a message by the class behind, and return how many that says it has sent."""
         return super().send_messages([message])
 
     def open(self) -> Any:

@@ -66,7 +66,10 @@ def detached_copy(message: Message) -> Message:
 
 
 def stamped(message: EmailMessage, original: EmailMessage) -> EmailMessage:
-    """Give a message the Message-ID and Date that all its tries will have where it has none; not the sender's own."""
+    """Add the Message-ID and Date that all tries will have, where there is none, and return the message.
+
+    The sender's own message stays as it is: it is copied if ``message`` is still the same, or shares its headers.
+    """
     if message is original or message.extra_headers is original.extra_headers:
         message = detached_copy(message)
     headers = message.extra_headers
@@ -80,7 +83,7 @@ def stamped(message: EmailMessage, original: EmailMessage) -> EmailMessage:
 
 
 def refuse_broken_headers(message: EmailMessage) -> None:
-    """Let Django raise its own ValueError for a newline in a header now, while the sender can hear it."""
+    """Raise Django's own ValueError for a newline in a header now, while the sender can hear it."""
     values = [message.subject, message.from_email, *message.to, *message.cc, *message.bcc, *message.reply_to]
     for name, value in message.extra_headers.items():
         values += (name, value)

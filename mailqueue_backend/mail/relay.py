@@ -32,12 +32,12 @@ class RelayBackend(BaseEmailBackend):
         return self._target.open()
 
     def close(self) -> None:
-        """Have the backend that delivers hang up."""
+        """Close the backend that delivers."""
         if self._target is not None:
             self._target.close()
 
     def send_messages(self, email_messages: Any) -> Any:
-        """Have the messages delivered, over one connection as long as none of them fails."""
+        """Deliver the messages, over one connection as long as none of them fails."""
         done = False
         try:
             self.open()

@@ -95,7 +95,7 @@ def _no_such_alias(alias: str) -> ConfigurationError:
 def _unavailable(user: UsesDatabase, error: Error) -> QueueUnavailable:
     connection = connections[user.alias]
     if not connection.in_atomic_block:
-        # Let the next call connect anew; Django itself looks after that between requests only.
+        # The next call connects anew; Django itself looks after that between requests only.
         connection.close_if_unusable_or_obsolete()
     return QueueUnavailable(f"The queue {user.name} (database {user.alias}): {_explain(error, user.alias)}")
 

@@ -73,7 +73,7 @@ class Consumer(base.Consumer):
         return reservations
 
     def extend(self, reservations: Iterable[Reservation]) -> None:
-        """Let the leases of these reservations begin anew, where they are not lost."""
+        """Renew the leases of these reservations; skip those already lost."""
         receipts = [reservation.receipt for reservation in reservations]
         if not receipts:
             return
