@@ -44,7 +44,9 @@ class InterruptsContract(Base):
 
     @tag("slow")
     def test_every_line(self) -> None:
-        self.check("interrupt", "none", workers=1, stride=1)
+        for interrupt, workers in product(INTERRUPTS, (1, 2)):
+            with self.subTest(interrupt=interrupt, workers=workers):
+                self.check(interrupt, "none", workers, stride=1)
 
     @tag("slow")
     def test_many_lines(self) -> None:
