@@ -354,6 +354,25 @@ class HoldingContract(FeedMixin):
         owner.close()
         self.assertEqual(self.queue.counts()[:4], (2, 2, 0, 0))
 
+    def test_exchange_that_takes_longer_than_a_tiny_lease_loses_nothing(self) -> None:
+        self.need("leases")
+        self.enqueue("a", "b")
+        with override_settings(MAIL_QUEUE_LEASE=0.01), self.slow_exchanges(0.05):
+            self.drain(workers=1)
+        self.assertEqual(self.sent(), ["a", "b"])
+
+    @contextmanager
+    def slow_exchanges(self, seconds: float) -> Iterator[None]:
+        exchange = Consumer.exchange
+
+        def late(consumer: Consumer, settlements: Any = (), wanted: int = 0) -> Exchange:
+            answer = exchange(consumer, settlements, wanted)
+            time.sleep(seconds)
+            return answer
+
+        with mock.patch.object(Consumer, "exchange", late):
+            yield
+
     @contextmanager
     def another_consumer(self) -> Iterator[list[Reservation]]:
         """Be, in another thread, a consumer who wants what nobody holds."""

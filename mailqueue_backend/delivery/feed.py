@@ -35,6 +35,8 @@ READY = 8
 FAST = 0.006
 #: Of its lease, a message that is ready must have so much left, else the lease begins anew.
 FRESH = 0.75
+#: Seconds below which a lease that has ended cannot be told from an exchange that took long.
+SHORTEST_LEASE = 1.0
 #: Seconds for which a busy feed leaves suspects waiting; then it runs dry, since they come alone.
 SUSPECTS_WAIT = 60
 #: Seconds between two looks at the workers when none of them is done with anything.
@@ -296,7 +298,7 @@ class Feed:
     def _extend_leases(self) -> None:
         """Renew the leases of what is ready where too little is left of them; drop what may be another drain's."""
         now = monotonic()
-        lost = max(self._lease, TICK)
+        lost = max(self._lease, SHORTEST_LEASE)
         if any(not one.begun and now - one.reserved_at > lost for one in self._deliveries.values()):
             # This process was stopped for long.
             self._forget_what_was_not_begun()
