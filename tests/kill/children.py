@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 from unittest import TestCase
 from uuid import uuid4
@@ -18,10 +17,9 @@ from django.test import override_settings
 
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.base import MessageQueue
-from tests import services
-from tests.takers import WARNINGS
+from tests import TOP, services
+from tests.engines.takers import WARNINGS
 
-TOP = Path(__file__).parents[2]
 #: The arguments of a drain.
 DRAIN = ("-m", "django", "process_mail_queue")
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from django.core import mail
 
+from tests import TOP
+
 from ..smtp_server import Inbox, MailServer
 
-TOP = Path(__file__).resolve().parents[2]
 #: EMAIL_BACKEND is ours; it is the relay; MAILERS has two of ours with a server each, and a relay.
 KINDS = ("smtp", "relay", "mailers") if hasattr(mail, "mailers") else ("smtp", "relay")
 

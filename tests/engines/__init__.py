@@ -1,0 +1,1 @@
+"""The queues, each on its real engine."""

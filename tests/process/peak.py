@@ -1,0 +1,76 @@
+"""A process that enqueues or drains and prints how much memory that took: ``python -m tests.process.peak …``.
+
+Run by measure(). It is a process of its own, since memory that was once taken is not always given back.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.engines.takers import WARNINGS
+
+STATUS = Path("/proc/self/status")
+MB = 1024 * 1024
+
+
+def peak() -> int:
+    """Tell how many bytes of memory this process has had at most."""
+    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def measure(action: str, amount: int, queue: str, backend: str, port: int) -> int:
+    """Let a process enqueue messages, or drain them; give the bytes that it took at its peak.
+
+    ``amount`` is that of the messages, or of the bytes of an attachment to one when it is negative.
+    """
+    environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_EMAIL_PORT": str(port)}
+    command = [sys.executable, *WARNINGS, "-m", "tests.process.peak", action, str(amount), queue, backend]
+    done = subprocess.run(command, env=environ, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    return int(done.stdout)
+
+
+def main(action: str, amount: int, queue: str, backend: str) -> None:
+    import django
+    from django.test import override_settings
+
+    django.setup()
+    with override_settings(MAIL_QUEUE_NAME=queue, QUEUE_BACKEND=backend or None):
+        (enqueue if action == "enqueue" else drain)(amount)
+    print(peak())
+
+
+def enqueue(amount: int) -> None:
+    from mailqueue_backend.mail.smtp import QueuedEmailBackend
+    from tests.cases import message
+
+    backend = QueuedEmailBackend()
+    if amount < 0:
+        backend.send_messages([with_attachment(message("big"), -amount)])
+    for start in range(0, amount, 1000):
+        backend.send_messages([message(f"{number}") for number in range(start, min(amount, start + 1000))])
+
+
+def with_attachment(message: Any, size: int) -> Any:
+    content = os.urandom(size) if size else b""
+    message.attach("big.bin", content, "application/octet-stream")
+    return message
+
+
+def drain(amount: int) -> None:
+    from mailqueue_backend.mail.smtp import QueuedEmailBackend
+
+    backend = QueuedEmailBackend()
+    result = backend.send_queued_messages()
+    if result.sent != max(amount, 1):
+        raise AssertionError(f"{result}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

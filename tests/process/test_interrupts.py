@@ -1,0 +1,68 @@
+"""An exception at any line of a drain loses no message, doubles none, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from itertools import product
+from typing import TYPE_CHECKING
+
+from django.test import SimpleTestCase, TransactionTestCase, tag
+
+from tests import services
+from tests.kill.children import Site
+
+if TYPE_CHECKING:
+    from unittest import TestCase as Base
+else:
+    Base = object
+
+INTERRUPTS = ("interrupt", "time limit")
+SERVERS = ("none", "450", "down")
+#: A message that the server has, and that nobody has noted yet, comes again: so it must be noted where it is heard of.
+HEARING = ("/transport/connection.py", "/transport/replies.py")
+
+
+class InterruptsContract(Base):
+    """Each interrupt with each failure of the server, and with one worker and two."""
+
+    engine: str
+
+    def check(self, interrupt: str, server: str, workers: int, stride: int) -> None:
+        arguments = ("-m", "tests.kill.interrupts", interrupt, server, str(workers), str(stride))
+        tried = Site(self.engine).spawn(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, errors = tried.communicate(timeout=600)
+        self.assertEqual(tried.returncode, 0, errors)
+        found = json.loads(output)
+        self.assertEqual(found["faults"], [])
+        self.assertGreater(found["lines"] * stride, 300)
+        self.assertEqual([place for place in found["twice"] if not place.startswith(HEARING)], [])
+
+    def test_some_lines(self) -> None:
+        self.check("interrupt", "none", workers=1, stride=23)
+        self.check("time limit", "none", workers=2, stride=23)
+
+    @tag("slow")
+    def test_every_line(self) -> None:
+        for interrupt, workers in product(INTERRUPTS, (1, 2)):
+            with self.subTest(interrupt=interrupt, workers=workers):
+                self.check(interrupt, "none", workers, stride=1)
+
+    @tag("slow")
+    def test_many_lines(self) -> None:
+        for number, (interrupt, server, workers) in enumerate(product(INTERRUPTS, SERVERS, (1, 2))):
+            with self.subTest(interrupt=interrupt, server=server, workers=workers):
+                self.check(interrupt, server, workers, stride=(5, 7, 11)[number % 3])
+
+
+class PlainInterruptsTests(InterruptsContract, SimpleTestCase):
+    engine = "dummy"
+
+
+class DatabaseInterruptsTests(InterruptsContract, TransactionTestCase):
+    engine = "sqlite"
+
+
+@services.needs("Redis", services.redis_answers())
+class RedisInterruptsTests(InterruptsContract, SimpleTestCase):
+    engine = "redis"

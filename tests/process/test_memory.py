@@ -1,0 +1,57 @@
+"""Memory: a drain takes as much for many messages as for few, and little for a big attachment."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import skipUnless
+
+from django.test import TransactionTestCase, tag
+
+from tests import services
+from tests.process.peak import MB, STATUS, measure
+from tests.scripted_server import ScriptedServer, say
+
+REDIS = "mailqueue_backend.queues.redis"
+SIZE = 25 * MB
+#: The database queue's table is the test's; a queue on Redis needs a name of its own.
+ENGINES = {"": "MAIL_QUEUE", **({REDIS: f"{services.PREFIX}_memory"} if services.redis_answers() else {})}
+
+
+def forget(session: Any) -> str:
+    """Take a message without keeping it."""
+    return say("250 stored")(session)
+
+
+@tag("slow")
+@skipUnless(STATUS.exists(), "this system does not tell the peak of a process' memory")
+class MemoryTests(TransactionTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.smtp = ScriptedServer(lambda step, argument: forget if step == "dot" else None, extensions=["PIPELINING"])
+        self.smtp.__enter__()
+        self.addCleanup(self.smtp.__exit__)
+
+    def enqueue(self, amount: int, backend: str) -> int:
+        return measure("enqueue", amount, ENGINES[backend], backend, self.smtp.port)
+
+    def drain(self, amount: int, backend: str) -> int:
+        return measure("drain", amount, ENGINES[backend], backend, self.smtp.port)
+
+    def test_many_messages_take_no_more_than_few(self) -> None:
+        # Redis where it is there, since SQLite takes a minute for so many.
+        backend = [*ENGINES][-1]
+        peaks = []
+        for amount in (200, 20_000):
+            self.enqueue(amount, backend)
+            peaks.append(self.drain(amount, backend))
+        self.assertLess(peaks[1] - peaks[0], 5 * MB)
+
+    def test_big_attachment_takes_four_times_its_size_at_most(self) -> None:
+        for backend in ENGINES:
+            with self.subTest(backend=backend):
+                self.enqueue(1, backend)
+                nothing = self.drain(1, backend)
+                self.enqueue(-SIZE, backend)
+                # hiredis keeps what it has read last.
+                times = 5 if backend and services._importable("hiredis") else 4
+                self.assertLess(self.drain(-SIZE, backend) - nothing, times * SIZE)

@@ -1,0 +1,143 @@
+"""Asking a drain to end: once, twice, by a signal, and what becomes of the message in hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import datetime
+from typing import Any
+
+from django.test import SimpleTestCase
+
+from mailqueue_backend.delivery.limits import StopRequest, stopping_on_signals
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from tests import scripted_server as server
+from tests.scripted_cases import ScriptedTestCase
+from tests.scripted_server import Session, in_turn
+
+
+class StopRequestTests(SimpleTestCase):
+    def test_once(self) -> None:
+        stop = StopRequest()
+        self.assertFalse(stop.asked)
+        stop.ask()
+        self.assertTrue(stop)
+        self.assertIsNone(stop.forced_by)
+
+    def test_twice(self) -> None:
+        stop = StopRequest()
+        stop.ask(signal.SIGTERM)
+        stop.ask(signal.SIGINT)
+        self.assertEqual(stop.forced_by, signal.SIGINT)
+
+    def test_sleep_ends_when_it_is_asked(self) -> None:
+        stop = StopRequest()
+        timer = threading.Timer(0.1, stop.ask)
+        timer.start()
+        began = time.monotonic()
+        self.assertTrue(stop.wait(30))
+        self.assertLess(time.monotonic() - began, 5)
+        timer.join()
+
+    def test_sleep_ends_by_itself(self) -> None:
+        self.assertFalse(StopRequest().wait(0.01))
+        self.assertFalse(StopRequest().wait(-1))
+
+
+class SignalTests(SimpleTestCase):
+    def test_signals_ask_and_handlers_are_restored(self) -> None:
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        stop = StopRequest()
+        with stopping_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.assertTrue(stop.wait(5))
+            os.kill(os.getpid(), signal.SIGINT)
+            while stop.forced_by is None:
+                time.sleep(0.01)
+        self.assertEqual(stop.forced_by, signal.SIGINT)
+        self.assertEqual([signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)], before)
+
+    def test_another_thread_leaves_the_handlers_alone(self) -> None:
+        seen: list[object] = []
+
+        def work() -> None:
+            with stopping_on_signals(StopRequest()):
+                seen.append(signal.getsignal(signal.SIGTERM))
+
+        before = signal.getsignal(signal.SIGTERM)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        self.assertEqual(seen, [before])
+
+    def test_signal_in_the_midst_of_looking_at_the_request_locks_nothing(self) -> None:
+        stop = StopRequest()
+
+        def ask(frame: Any, event: str, argument: Any) -> Any:
+            sys.settrace(None)
+            stop.ask()  # as a signal handler would, before the next line of whatever runs
+            sys.settrace(ask)
+            return ask
+
+        def work() -> None:
+            sys.settrace(ask)
+            stop.wait(0.1)
+            sys.settrace(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(5)
+        self.assertFalse(thread.is_alive())
+
+
+class DrainTests(ScriptedTestCase):
+    def backend_asked_at(self, times: int) -> QueuedEmailBackend:
+        """Serve so that the first message's final dot makes the drain be asked to end so many times."""
+
+        def ask(session: Session) -> str:
+            for _ in range(times):
+                backend.options.stop.ask()
+            if times > 1:
+                return server.hang(session)
+            session.store()
+            return server.say("250 stored")(session)
+
+        self.serve(in_turn(dot=[ask]))
+        backend = self.backend(timeout=60)
+        return backend
+
+    def test_message_in_hand_is_finished(self) -> None:
+        backend = self.backend_asked_at(1)
+        self.enqueue("a", "b", "c")
+        report = self.drain(backend)
+        self.assertEqual((report.sent, len(self.queue), self.smtp.copies), (1, 2, {"a": 1}))
+
+    def test_message_in_hand_is_let_go_of_as_it_was(self) -> None:
+        backend = self.backend_asked_at(2)
+        self.enqueue("a", "b", created=datetime(2020, 1, 1))
+        began = time.monotonic()
+        report = self.drain(backend)
+        self.assertLess(time.monotonic() - began, 5)
+        # It is expired, and would be discarded if it had failed.
+        self.assertEqual((report.sent, report.requeued, report.discarded, len(self.queue)), (0, 0, 0, 2))
+        self.assertEqual(self.discards(), [])
+        self.assertEqual({kept.get("attempts", 0) for kept in self.left()}, {0})
+
+    def test_all_workers_let_go(self) -> None:
+        def ask(session: Session) -> str:
+            while self.smtp.said("DATA") < 3:
+                time.sleep(0.01)
+            backend.options.stop.ask()
+            backend.options.stop.ask()
+            return server.hang(session)
+
+        self.serve(in_turn(dot=[ask, server.hang, server.hang]))
+        backend = self.backend(timeout=60)
+        self.enqueue(*map(str, range(60)))
+        began = time.monotonic()
+        report = self.drain(backend)
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertEqual((report.sent, len(self.queue)), (0, 60))
