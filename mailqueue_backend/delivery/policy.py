@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from ..discards import log_discard
 from ..envelope import Meta
+from ..envelope.identity import own_headers
 from ..errors import interrupts
 from ..logs import get_logger
 from ..settings import conf
@@ -171,16 +172,11 @@ def _note(message: Any, meta: Meta, attempt: Attempt) -> None:
     logger.warning(
         "Message %s %s, attempt %d: %s",
         meta.id,
-        _message_id(message),
+        own_headers(message).get("message-id", "without a Message-ID"),
         meta.attempts,
         meta.last_error,
         exc_info=error if isinstance(error, Exception) else None,
     )
-
-
-def _message_id(message: Any) -> str:
-    headers = {str(name).lower(): value for name, value in getattr(message, "extra_headers", {}).items()}
-    return str(headers.get("message-id", "without a Message-ID"))
 
 
 def retry_delay(meta: Meta, created: datetime) -> float:

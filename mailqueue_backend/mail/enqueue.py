@@ -6,13 +6,14 @@ import copy
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from email.utils import format_datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
 from django.utils.timezone import get_current_timezone
 
 from ..delivery.session import in_delivery
-from ..envelope import Meta, latest_epoch, naive_local
+from ..envelope import Meta, identity, latest_epoch, naive_local
 from ..envelope.compat import CONNECTION
 from ..errors import ConfigurationError, UnstorableMessage, interrupts
 from ..settings import conf
@@ -72,14 +73,13 @@ def stamped(message: EmailMessage, original: EmailMessage) -> EmailMessage:
     """
     if message is original or message.extra_headers is original.extra_headers:
         message = detached_copy(message)
-    headers = message.extra_headers
-    names = set(map(str.lower, headers))
-    if "message-id" not in names:
-        headers["Message-ID"] = make_msgid(domain=DNS_NAME)
-    if "date" not in names:
-        zone = get_current_timezone() if conf.EMAIL_USE_LOCALTIME else timezone.utc
-        headers["Date"] = format_datetime(datetime.now(zone))
+    identity.add_missing(message, partial(make_msgid, domain=DNS_NAME), _date)
     return message
+
+
+def _date() -> str:
+    zone = get_current_timezone() if conf.EMAIL_USE_LOCALTIME else timezone.utc
+    return format_datetime(datetime.now(zone))
 
 
 def refuse_broken_headers(message: EmailMessage) -> None:

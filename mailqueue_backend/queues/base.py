@@ -172,9 +172,6 @@ class MessageQueue:
     keeps_place = True
     #: Only a consumer that dies raises Reservation.deliveries; otherwise a lost connection does so too.
     counts_only_deaths = True
-    #: Bytes of a payload at most, and seconds of a delay at most; None: no limit of its own.
-    largest_payload: int | None = None
-    longest_delay: float | None = None
 
     def __init__(self, name: str = "default") -> None:
         self.name = name

@@ -26,7 +26,6 @@ class Queue(MessageQueue):
 
     #: Where the address comes from, for error messages.
     settings = "MAIL_QUEUE_REDIS_URL"
-    largest_payload = 512 * 1024 * 1024
 
     def __init__(self, name: str = "default") -> None:
         super().__init__(name)
