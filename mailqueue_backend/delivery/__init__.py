@@ -1,7 +1,8 @@
 """The drain: delivering what is queued. It knows no engine, and of SMTP the reply codes only.
 
 drain.py       one pass over a queue, by as many workers as its backlog is worth
-feed.py        every reservation, from the queue's hand-out to its settlement
+feed.py        hands messages to the workers, and settles what they are done with
+in_flight.py   every reservation, from the queue's hand-out to its settlement
 settling.py    one message in flight, and what the queue is told of it
 worker.py      open a message, have it delivered, say what becomes of it
 session.py     a worker's connection to a mailer

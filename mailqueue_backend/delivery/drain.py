@@ -18,7 +18,8 @@ from django.db import connections
 from ..logs import get_logger
 from ..settings import conf
 from .deadlines import Watchdog
-from .feed import READY, Feed, retry_while_unavailable
+from .feed import READY, Feed
+from .in_flight import retry_while_unavailable
 from .limits import Quota
 from .mailer import Mailer
 from .policy import NOT_TRIED

@@ -20,7 +20,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from django.test import SimpleTestCase, TransactionTestCase, override_settings, tag
 
-from mailqueue_backend.delivery import feed
+from mailqueue_backend.delivery import feed, in_flight
 from mailqueue_backend.delivery.limits import DrainOptions, Quota, StopRequest
 from mailqueue_backend.delivery.policy import DELIVERED
 from mailqueue_backend.delivery.report import Report
@@ -77,8 +77,9 @@ class FeedMixin(Base):
             self.skipTest(f"{type(self.queue).__name__} has no {ability}")
 
     def set(self, **constants: float) -> None:
-        """Change constants of the feed."""
-        self.use(mock.patch.multiple(feed, **constants))
+        """Change constants of the feed, or of what is in flight."""
+        for name, value in constants.items():
+            self.use(mock.patch.object(feed if hasattr(feed, name) else in_flight, name, value))
 
     def backend(self, kind: type[QueuedEmailBackend] = QueuedEmailBackend, **options: Any) -> QueuedEmailBackend:
         backend = kind("127.0.0.1", self.smtp.port, timeout=10)
@@ -347,7 +348,7 @@ class HoldingContract(FeedMixin):
         assert first is not None
         first.disposition = DELIVERED
         owner.outbox.put(first)
-        for delivery in owner._deliveries.values():
+        for delivery in owner.in_flight._deliveries.values():
             delivery.reserved_at -= 61  # as after a SIGSTOP
         self.assertIsNone(owner.next())
         owner.close()

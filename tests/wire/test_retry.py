@@ -9,8 +9,8 @@ from unittest import mock
 
 from django.test import SimpleTestCase, override_settings
 
-from mailqueue_backend.delivery import feed
-from mailqueue_backend.delivery.feed import retry_while_unavailable
+from mailqueue_backend.delivery import in_flight
+from mailqueue_backend.delivery.in_flight import retry_while_unavailable
 from mailqueue_backend.delivery.policy import retry_delay
 from mailqueue_backend.envelope import Meta
 from mailqueue_backend.errors import QueueUnavailable
@@ -44,13 +44,13 @@ class UnavailableQueueTests(SimpleTestCase):
         step = mock.Mock(side_effect=[QueueUnavailable("restarting"), QueueUnavailable("restarting"), "done"])
         with mock.patch.object(time, "sleep") as sleep, self.assertLogs(DELIVERY, "WARNING"):
             self.assertEqual(retry_while_unavailable(step), "done")
-        self.assertEqual([call.args[0] for call in sleep.call_args_list], list(feed.PAUSES[:2]))
+        self.assertEqual([call.args[0] for call in sleep.call_args_list], list(in_flight.PAUSES[:2]))
 
     def test_queue_that_does_not(self) -> None:
         step = mock.Mock(side_effect=QueueUnavailable("gone"))
         with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY), self.assertRaises(QueueUnavailable):
             retry_while_unavailable(step)
-        self.assertEqual(step.call_count, len(feed.PAUSES) + 1)
+        self.assertEqual(step.call_count, len(in_flight.PAUSES) + 1)
 
     def test_queue_that_is_worth_waiting_for(self) -> None:
         step = mock.Mock(side_effect=[QueueUnavailable("restarting")] * 9 + ["done"])
