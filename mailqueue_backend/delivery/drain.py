@@ -143,7 +143,7 @@ class Crew:
 
     def start(self) -> None:
         """Start the first worker, and the others once it has a connection: then the server answers."""
-        while len(self._threads) < (self.size if self._is_connected() else 1):
+        while len(self._threads) < (self.size if any(one.has_connected for one in self._workers) else 1):
             worker = self._make_worker(not self._threads)
             thread = Thread(target=self._run, args=[worker], name=f"mailqueue-worker-{len(self._threads)}")
             self._workers.append(worker)
@@ -156,9 +156,6 @@ class Crew:
                 self.size = len(self._threads)
                 logger.warning("The drain goes on with %d workers: %s", max(self.size, 1), error)
                 return
-
-    def _is_connected(self) -> bool:
-        return any(worker.has_connected for worker in self._workers)
 
     def _run(self, worker: Worker) -> None:
         """Work in a thread."""

@@ -102,8 +102,4 @@ def _translated(function: Name, arguments: tuple[Any, ...], keywords: dict[str, 
     if type(arguments) is not tuple or len(arguments) > len(types):
         raise Unreadable("it holds a translation with other arguments than a translation has")
     given = dict(zip(types, arguments, strict=False)) | {text(name): value for name, value in keywords.items()}
-    return translate(**{name: _argument(given[name], kind) for name, kind in types.items()})
-
-
-def _argument(value: Any, kind: type) -> Any:
-    return text(value) if kind is str else kind(value)
+    return translate(**{name: text(given[name]) if kind is str else kind(given[name]) for name, kind in types.items()})
