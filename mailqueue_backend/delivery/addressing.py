@@ -1,4 +1,4 @@
-"""Recipients: the names that a message has for them, and the addresses that a server sees."""
+"""Recipients, as a message spells them (``"Ann <ann@example.com>"``) and as a server sees them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from django.core.mail import EmailMessage
 
 
 def plain_text(recipient: object) -> str:
-    """Return a recipient as text of Python's own class; Django takes any object that is text, or can be."""
+    """Return a recipient as a plain ``str``; Django accepts any object that str() converts, such as a lazy string."""
     return str.__str__(recipient) if isinstance(recipient, str) else str(recipient)
 
 
 def names_of(addresses: Iterable[str], recipients: Sequence[str]) -> list[str]:
-    """Return the recipients, as a message names them, to whom these addresses belong, as they were sent to a server."""
+    """Return the recipients, as the message spells them, for addresses as they were sent to a server."""
     known = {_as_sent(recipient): recipient for recipient in reversed(recipients)}
     return [known.get(_as_sent(address), address) for address in addresses]
 
 
 def with_addresses(recipients: Sequence[str], addresses: Iterable[str]) -> list[str]:
-    """Add to the recipients the addresses that belong to none of them."""
+    """Return the recipients, followed by the addresses that match none of them."""
     known = set(map(_as_sent, recipients))
     return [*dict.fromkeys(recipients), *(address for address in addresses if _as_sent(address) not in known)]
 
@@ -37,24 +37,25 @@ def _as_sent(recipient: str) -> str:
 
 
 def addressed_to(message: Any, recipients: Collection[str]) -> Any:
-    """Copy a message that goes to these of its recipients alone; its headers name all, as before.
+    """Return a copy of a message that is sent only to these of its recipients; the headers still list all of them.
 
-    The copy is of a class of its own, so that copies of the copy, such as a backend makes that sends to each recipient
-    separately, go to these alone, too. A class that finds its recipients itself may answer differently each time: its
-    recipients() is not called.
+    The copy has a new class, so that copies of the copy are restricted too: a backend may copy a message to send it to
+    each recipient separately. An overridden recipients() may return something else on each call, so it is not called
+    while to, cc and bcc are unchanged.
     """
-    kind = type(message)
-    chosen, named = dict.fromkeys(recipients), _named_in(message)
+    message_class = type(message)
+    chosen, fields = dict.fromkeys(recipients), _recipient_fields(message)
 
     def remaining(self: Any) -> list[Any]:
-        if kind.recipients is not EmailMessage.recipients and _named_in(self) == named:
+        if message_class.recipients is not EmailMessage.recipients and _recipient_fields(self) == fields:
             return list(chosen)
-        return [recipient for recipient in kind.recipients(self) if plain_text(recipient) in chosen]
+        return [recipient for recipient in message_class.recipients(self) if plain_text(recipient) in chosen]
 
     duplicate = copy.copy(message)
-    duplicate.__class__ = type(kind.__name__, (kind,), {"recipients": remaining, "__module__": kind.__module__})
+    attributes = {"recipients": remaining, "__module__": message_class.__module__}
+    duplicate.__class__ = type(message_class.__name__, (message_class,), attributes)
     return duplicate
 
 
-def _named_in(message: Any) -> list[Any]:
+def _recipient_fields(message: Any) -> list[Any]:
     return [getattr(message, name, None) for name in ("to", "cc", "bcc")]

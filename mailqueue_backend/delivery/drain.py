@@ -1,6 +1,6 @@
-"""The drain: one pass over a queue, by as many workers as its backlog is worth.
+"""The drain: one pass over a queue, by one or more workers.
 
-Each message of the queue, as long as it was when the drain began, is handed out once.
+It hands out as many messages as were due when it began, each of them once.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .worker import Worker
 
 logger = get_logger("delivery")
 
-#: A further connection is worth its while for each so many messages that are due.
+#: Due messages per worker: a drain starts one worker for each group of this size.
 MESSAGES_PER_WORKER = 20
 
 
 class Drain:
-    """One pass over a backend's queue. ``report`` tells how far it has come.
+    """One pass over a backend's queue. ``report`` holds the figures so far.
 
-    ``mailers``: the backends by which what is queued may have been sent, by alias; None: of what names no mailer.
+    ``mailers`` maps each alias that a queued message may name to its backend; None is for messages that name no mailer.
     """
 
     def __init__(self, backend: Any, mailers: Mapping[str | None, Any], expire: float) -> None:
@@ -44,20 +44,20 @@ class Drain:
         self.report = Report()
         self._options = backend.options
         self._queue = backend.que
-        made = {id(one): Mailer(one) for one in mailers.values()}
-        self._main = made.get(id(backend)) or Mailer(backend)
-        self._mailers = {alias: made[id(one)] for alias, one in mailers.items()}
+        by_backend = {id(each): Mailer(each) for each in mailers.values()}
+        self._main = by_backend.get(id(backend)) or Mailer(backend)
+        self._mailers = {alias: by_backend[id(each)] for alias, each in mailers.items()}
 
     def run(self) -> Report:
-        """Try each message that is due now. Raises QueueUnavailable when the queue fails for good."""
+        """Try each message that is due now. Raises QueueUnavailable when the queue stays unavailable."""
         queue, options = self._queue, self._options
         self.report.length = retry_while_unavailable(queue.counts).due
         quota = Quota(self.report.length, options)
-        group = 1 if not queue.leases or any(one.has_own_hook for one in self._mailers.values()) else READY
+        group = 1 if not queue.leases or any(mailer.has_own_hook for mailer in self._mailers.values()) else READY
         feed = Feed(queue, conf.MAIL_QUEUE_LEASE, quota, self.report, group, self._can_go_on)
         watchdog = Watchdog(options.stop)
-        crew = Crew(self._workers(quota), feed, watchdog, partial(self._worker, watchdog))
-        # Twice, in case an interrupt ends the first.
+        crew = Crew(self._count_workers(quota), feed, watchdog, partial(self._make_worker, watchdog))
+        # An interrupt may cut the first end() short, so it is called twice.
         try:
             try:
                 crew.work()
@@ -70,23 +70,23 @@ class Drain:
         return self.report
 
     def _can_go_on(self) -> bool:
-        """Return whether a mailer of this queue is not blocked."""
+        """Return whether the stop is not forced and at least one mailer of this queue is not blocked."""
         if self._options.stop.forced_by is not None:
             return False
         name = self._main.backend.queue_name
-        mailers = {self._main, *(one for one in self._mailers.values() if one.backend.queue_name == name)}
-        return any(one.blocked is None for one in mailers)
+        mailers = {self._main, *(mailer for mailer in self._mailers.values() if mailer.backend.queue_name == name)}
+        return any(mailer.blocked is None for mailer in mailers)
 
-    def _workers(self, quota: Quota) -> int:
-        """Return how many workers the backlog is worth."""
-        if not (self._queue.parallel and all(one.backend.parallel for one in self._mailers.values())):
+    def _count_workers(self, quota: Quota) -> int:
+        """Return how many workers to start for the backlog, at most."""
+        if not (self._queue.parallel and all(mailer.backend.parallel for mailer in self._mailers.values())):
             return 1
         most = self._options.workers or conf.MAIL_QUEUE_WORKERS
         if quota.rate:
             most = min(most, math.ceil(quota.rate))
         return max(min(most, -(-quota.left // MESSAGES_PER_WORKER)), 1)
 
-    def _worker(self, watchdog: Watchdog, is_first: bool) -> Worker:
+    def _make_worker(self, watchdog: Watchdog, is_first: bool) -> Worker:
         def open_session(mailer: Mailer) -> Session:
             backend = mailer.backend if is_first else mailer.backend._copy_for_worker()
             return Session(mailer, backend, watchdog.new_deadline(), self._options.stop)
@@ -95,11 +95,11 @@ class Drain:
 
 
 class Crew:
-    """The workers of a drain: one in the calling thread, or several, each in a thread of its own."""
+    """The workers of a drain: one in the calling thread, or several, each in its own thread."""
 
     def __init__(self, size: int, feed: Feed, watchdog: Watchdog, make_worker: Callable[[bool], Worker]) -> None:
         self.size = size
-        #: What a worker has raised that is no message's failure.
+        #: The error that ended a worker; run() raises it after the drain.
         self.error: Exception | None = None
         self._feed = feed
         self._watchdog = watchdog
@@ -108,11 +108,11 @@ class Crew:
         self._threads: list[Thread] = []
 
     def work(self) -> None:
-        """Deliver what the feed hands out."""
+        """Deliver the messages that the feed hands out."""
         try:
             self._watchdog.start()
         except RuntimeError as error:
-            logger.warning("The drain goes on, and no message has a deadline: %s", error)
+            logger.warning("The drain goes on without deadlines for messages: %s", error)
         if self.size > 1:
             self.start()
         if self._threads:
@@ -122,7 +122,7 @@ class Crew:
             self._workers[0].run(iter(self._feed.next, None), self._feed.outbox.put)
 
     def end(self) -> None:
-        """Wait until each worker has finished its message, hang up, and settle. May be called again."""
+        """Wait for each worker to finish its message, close the connections, and settle. May be called again."""
         self._feed.dismiss(self.running)
         for thread in self._threads:
             if thread.is_alive():
@@ -134,16 +134,16 @@ class Crew:
 
     @property
     def running(self) -> int:
-        """How many threads have been started."""
+        """Number of threads started."""
         return len(self._threads)
 
     def is_working(self) -> bool:
-        """Return whether a thread lives."""
+        """Return whether any thread is still running."""
         return any(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        """Start the first worker, and the others once it has a connection: then the server answers."""
-        while len(self._threads) < (self.size if any(one.has_connected for one in self._workers) else 1):
+        """Start the first worker, or the others once a worker has connected, which shows that the server answers."""
+        while len(self._threads) < (self.size if any(worker.has_connected for worker in self._workers) else 1):
             worker = self._make_worker(not self._threads)
             thread = Thread(target=self._run, args=[worker], name=f"mailqueue-worker-{len(self._threads)}")
             self._workers.append(worker)
@@ -158,18 +158,17 @@ class Crew:
                 return
 
     def _run(self, worker: Worker) -> None:
-        """Work in a thread."""
         completed = False
         try:
-            worker.run(iter(self._feed.inbox.get, None), self._feed.note)
+            worker.run(iter(self._feed.inbox.get, None), self._feed.report_done)
             completed = True
-        except Exception as error:  # raised in the calling thread, at the end
+        except Exception as error:  # Drain.run() raises it in the calling thread
             logger.exception("A worker has failed.")
             self.error = error
         finally:
-            # After SystemExit, CancelledError and the like as well: the feed waits for each disposition.
+            # Also after SystemExit or CancelledError: the feed waits for a disposition of each message.
             if not completed:
-                self.error = self.error or RuntimeError("A worker was ended by an exception that is no Exception.")
+                self.error = self.error or RuntimeError("A worker was ended by a BaseException.")
                 if worker.delivery is not None and worker.delivery.disposition is None:
                     worker.delivery.disposition = NOT_TRIED
             connections.close_all()

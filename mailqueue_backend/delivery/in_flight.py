@@ -1,6 +1,6 @@
 """The messages in flight: reserved by this drain, and not settled yet.
 
-A message is ready, then offered to the workers, then begun, then done. Only the feed's thread calls this module.
+A message is ready, then offered to the workers, then started, then done. Only the feed's thread calls this module.
 """
 
 from __future__ import annotations
@@ -25,42 +25,43 @@ logger = get_logger("delivery")
 
 T = TypeVar("T")
 
-#: The share of its lease that a message must still have before it is begun; otherwise the lease is renewed.
+#: The fraction of its lease that must be left when a message is started; otherwise the lease is renewed first.
 FRESH = 0.75
-#: Seconds; a shorter lease may end during the exchange that reserves the message.
+#: Seconds. No message is dropped before this age, since a shorter lease may end during the exchange that reserves it.
 SHORTEST_LEASE = 1.0
-#: Seconds that a suspect waits while the drain is busy. Then the drain runs dry, since suspects come alone.
+#: Seconds that a suspect waits while the drain is busy. Then nothing more is reserved until all else is settled:
+#: the queue hands out a suspect only to a consumer that holds nothing.
 SUSPECTS_WAIT = 60
-#: Seconds after which an empty queue is asked again.
+#: Seconds until an empty queue is asked again.
 ASK_AGAIN = 1
-#: Seconds between the tries of a step with the queue.
+#: Seconds to wait before each retry of a queue operation.
 PAUSES = (0.1, 0.5, 2.0)
 
 
 class InFlight:
     """Reserves messages, holds them, and settles them.
 
-    ``can_go_on`` returns whether a mailer of this queue is not blocked.
+    ``can_go_on`` returns whether at least one mailer of this queue can still deliver.
     """
 
     def __init__(
         self, queue: MessageQueue, lease: float, quota: Quota, report: Report, can_go_on: Callable[[], bool]
     ) -> None:
-        #: Reserved, and not offered to the workers.
+        #: Reserved, and not yet offered to the workers.
         self.ready: deque[Delivery] = deque()
-        #: Offered to the workers; None stops one of them.
+        #: Offered to the workers; each None stops one worker.
         self.offered: SimpleQueue[Delivery | None] = SimpleQueue()
-        #: Nothing more is reserved: no mailer can go on, or the queue is empty.
-        self.over = False
+        #: Whether to reserve nothing more, because no mailer can deliver or the queue is empty.
+        self.is_over = False
         self._dead_name = queue.dead_name
         self._lease = lease
         self._quota = quota
         self._report = report
         self._can_go_on = can_go_on
-        #: All of them, by receipt, oldest first.
+        #: All messages in flight, by receipt, oldest first.
         self._deliveries: dict[Any, Delivery] = {}
-        self._ask_at = 0.0
-        #: Since when a suspect waits; 0: none does.
+        self._ask_again_at = 0.0
+        #: When a suspect began to wait, on monotonic(); 0: no suspect waits.
         self._suspect_since = 0.0
         self._consumer = queue.consumer(lease)
         self.keep_alive = self._consumer.keep_alive
@@ -68,15 +69,15 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._deliveries)
 
-    def undone(self) -> int:
-        """Count those of which no worker has said what becomes of them."""
+    def count_unfinished(self) -> int:
+        """Return the number of messages that have no disposition yet."""
         return sum(1 for delivery in self._deliveries.values() if delivery.disposition is None)
 
     def exchange(self, wanted: int) -> None:
-        """Settle all that are done, and reserve up to ``wanted`` more, in one round trip."""
-        done = [one for one in list(self._deliveries.values()) if one.settlement or self._decide(one)]
-        settlements = [one.settlement for one in done if one.settlement is not None]
-        if self.over or monotonic() < self._ask_at or self.must_run_dry():
+        """Settle all finished messages, and reserve up to ``wanted`` more, in one round trip."""
+        done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
+        settlements = [each.settlement for each in done if each.settlement is not None]
+        if self.is_over or monotonic() < self._ask_again_at or self.must_run_dry():
             wanted = 0
         wanted = max(min(wanted, self._quota.left), 0)
         if not done and not wanted:
@@ -88,52 +89,51 @@ class InFlight:
             tries += 1
             return self._consumer.exchange(settlements, wanted)
 
-        answer = retry_while_unavailable(exchange, partial(self._must_be_settled, done))
+        answer = retry_while_unavailable(exchange, partial(self._has_time_to_settle, done))
         for delivery, settled in zip(done, answer.settled, strict=True):
             del self._deliveries[delivery.reservation.receipt]
             if not settled:
                 warn_of_lost_lease(delivery, self._lease)
-        dropped = self._drop_what_was_not_begun() if answer.lost else 0
+        dropped = self._drop_unstarted() if answer.lost else 0
         self._receive(answer, began)
         if answer.reservations:
             return
         if answer.lost and not self._quota.is_over():
             self.exchange(wanted + dropped)
         elif wanted and tries > 1:
-            # A repeated exchange reserves nothing new, so its answer says nothing about the queue.
+            # A repeated exchange reserves nothing new, so an empty answer does not mean that the queue is empty.
             self.exchange(wanted)
         elif wanted and not answer.suspect_waiting:
-            self._ask_at = monotonic() + ASK_AGAIN
-            self.over = self.over or not self._deliveries
+            self._ask_again_at = monotonic() + ASK_AGAIN
+            self.is_over = self.is_over or not self._deliveries
 
     def must_run_dry(self) -> bool:
-        """Return whether, for a suspect's sake, nothing may be reserved before everything in flight is settled."""
-        wait_is_over = self._suspect_since and monotonic() - self._suspect_since > SUSPECTS_WAIT
+        """Return whether all must be settled before the next reservation: a suspect is in flight, or waits too long."""
+        has_waited = self._suspect_since and monotonic() - self._suspect_since > SUSPECTS_WAIT
         for delivery in self._deliveries.values():
-            if delivery.settlement is None and (wait_is_over or delivery.reservation.deliveries > 1):
+            if delivery.settlement is None and (has_waited or delivery.reservation.deliveries > 1):
                 return True
         return False
 
     def extend_leases(self) -> None:
-        """Renew the leases of messages not begun that are no longer fresh; drop those that others may have by now."""
+        """Renew the aging leases of messages that are not started; drop the messages whose leases may have ended."""
         now = monotonic()
-        lost = max(self._lease, SHORTEST_LEASE)
-        if any(not one.begun and now - one.reserved_at > lost for one in self._deliveries.values()):
-            # This process was stopped for long.
-            self._drop_what_was_not_begun()
-        stale = now - (1 - FRESH) * self._lease
-        waiting = [one for one in self._deliveries.values() if not one.begun and one.reserved_at < stale]
-        if waiting:
-            for one in waiting:
-                one.reserved_at = monotonic()
-            retry_while_unavailable(lambda: self._consumer.extend([one.reservation for one in waiting]))
+        longest = max(self._lease, SHORTEST_LEASE)
+        if any(not each.is_started and now - each.reserved_at > longest for each in self._deliveries.values()):
+            # This process was suspended for a long time.
+            self._drop_unstarted()
+        stale = [each for each in self._deliveries.values() if not each.is_started and self.is_stale(each)]
+        if stale:
+            for delivery in stale:
+                delivery.reserved_at = monotonic()
+            retry_while_unavailable(lambda: self._consumer.extend([each.reservation for each in stale]))
 
     def is_stale(self, delivery: Delivery) -> bool:
-        """Return whether a message has too little left of its lease to be begun."""
+        """Return whether too little is left of a message's lease to start it."""
         return monotonic() - delivery.reserved_at > (1 - FRESH) * self._lease
 
     def take_back(self) -> None:
-        """Make ready again what was offered and no worker has taken."""
+        """Move the messages that were offered, and that no worker has taken, back to ``ready``."""
         stops = 0
         try:
             while True:
@@ -146,18 +146,18 @@ class InFlight:
                 self.offered.put(None)
 
     def close(self) -> None:
-        """Settle what is done, and put back the rest. May be called again, after an interrupt or an error too."""
-        self.over = True
+        """Settle the finished messages, and put back the others. May be called again, even after an interrupt."""
+        self.is_over = True
         self.exchange(0)
         retry_while_unavailable(self._consumer.close)
         self._deliveries.clear()
 
-    def _must_be_settled(self, done: Sequence[Delivery]) -> bool:
-        """Return whether there is time to settle a delivered message: a queue that restarts must cost no copy."""
+    def _has_time_to_settle(self, done: Sequence[Delivery]) -> bool:
+        """Return whether a delivered message can still be settled in time, so that no second copy is sent."""
         if self._quota.stop.forced_by is not None:
             return False
-        until = [one.reserved_at + FRESH * self._lease for one in done if one.disposition is DELIVERED]
-        return bool(until) and monotonic() < until[0]
+        latest = [each.reserved_at + FRESH * self._lease for each in done if each.disposition is DELIVERED]
+        return bool(latest) and monotonic() < latest[0]
 
     def _receive(self, answer: Exchange, began: float) -> None:
         for reservation in answer.reservations:
@@ -170,24 +170,24 @@ class InFlight:
             self._suspect_since = began
 
     def _decide(self, delivery: Delivery) -> bool:
-        """Decide how a message is settled; return False if it is not settled now."""
+        """Set the settlement of a finished message; return False if it is not to be settled now."""
         if delivery.disposition is None:
             return False
         if delivery.disposition is DELIVERED:
             self._report.sent += 1
             delivery.settlement = Settlement(delivery.reservation, "ack")
         elif delivery.disposition is RETURNED:
-            delivery.begun, delivery.disposition = False, None
+            delivery.is_started, delivery.disposition = False, None
             self.take_back()
             self.ready.appendleft(delivery)
         elif delivery.disposition is NOT_TRIED and not self._can_go_on():
-            self.over = True
+            self.is_over = True
         else:
             delivery.settlement = settlement_of(delivery, self._report, self._dead_name)
         return delivery.settlement is not None
 
-    def _drop_what_was_not_begun(self) -> int:
-        """Drop messages whose leases are lost: the queue hands them out again. Return how many."""
+    def _drop_unstarted(self) -> int:
+        """Drop the messages that are not started, and return how many; the queue hands them out again."""
         self.take_back()
         dropped = len(self.ready)
         for delivery in self.ready:
@@ -197,14 +197,17 @@ class InFlight:
         return dropped
 
 
-def retry_while_unavailable(step: Callable[[], T], keep_on: Callable[[], bool] = lambda: False) -> T:
-    """Take a step with the queue, again for a while when it is unavailable, and for as long as ``keep_on`` says so."""
+def retry_while_unavailable(operation: Callable[[], T], keep_trying: Callable[[], bool] = lambda: False) -> T:
+    """Return the result of a queue operation. While the queue is unavailable, retry it after each of PAUSES.
+
+    After the last one, retry for as long as ``keep_trying()`` returns True, then raise QueueUnavailable.
+    """
     pauses = iter(PAUSES)
     while True:
         try:
-            return step()
+            return operation()
         except QueueUnavailable as error:
-            pause = next(pauses, PAUSES[-1] if keep_on() else None)
+            pause = next(pauses, PAUSES[-1] if keep_trying() else None)
             if pause is None:
                 raise
             logger.warning("The queue is unavailable, trying again in %s s: %s", pause, error)

@@ -1,4 +1,4 @@
-"""What limits a drain: so many messages, for so long, so fast, and not when it is asked to stop."""
+"""The limits of a drain: number of messages, time, rate, and requests to stop."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from typing import Any
 from ..settings import conf
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: Seconds after which a sleeper looks whether it is asked to stop.
-SLICE = 0.1
+#: Seconds between two checks for a stop request while StopRequest.wait() sleeps.
+POLL_INTERVAL = 0.1
 
 
 class StopRequest:
-    """Asked once: finish the messages that are being sent. Asked twice: let go of them.
+    """A request to stop. The first one lets the messages that are being sent finish; the second one aborts them.
 
-    It holds no lock, and neither does whoever looks at it: a signal handler asks, in the midst of anything.
+    It takes no lock, since a signal handler may call ask() at any point of the program.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        #: The signal that asked twice; None: nobody did.
+        #: The number of the signal that asked the second time; None: not asked twice.
         self.forced_by: int | None = None
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, unless it is asked; return whether it was."""
+        """Sleep until a stop is requested, or the time is up; return whether a stop is requested."""
         end = time.monotonic() + seconds
         while not self.asked and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, SLICE))
+            time.sleep(min(left, POLL_INTERVAL))
         return self.asked
 
     def ask(self, number: int = signal.SIGTERM) -> None:
-        """Ask, as that signal does."""
+        """Request a stop, on behalf of a signal."""
         if self.asked:
             self.forced_by = number
         self.asked = True
@@ -46,9 +46,9 @@ class StopRequest:
 
 @contextmanager
 def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into the request, in the main thread; elsewhere signals are somebody else's.
+    """Turn SIGTERM and SIGINT into stop requests within the block, and restore the handlers after it.
 
-    Restores the handlers.
+    Do nothing outside of the main thread, where Python allows no signal handlers.
     """
     if current_thread() is not main_thread():
         yield
@@ -62,50 +62,51 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            # None: it was not set by Python, and cannot be restored by it.
+            # None: the handler was not installed from Python, which cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @dataclass
 class DrainOptions:
-    """What one drain is asked to do differently from the settings."""
+    """Options of one drain that override the settings."""
 
-    #: Messages at most.
+    #: Maximum number of messages.
     limit: int | None = None
-    #: Seconds after which no further message is begun.
+    #: Seconds after which no further message is started.
     time_limit: float | None = None
-    #: Connections at most; None: MAIL_QUEUE_WORKERS.
+    #: Maximum number of connections; None: MAIL_QUEUE_WORKERS.
     workers: int | None = None
-    #: Asks the drain to end.
+    #: Through it, another thread or a signal handler can stop the drain.
     stop: StopRequest = field(default_factory=StopRequest)
 
 
 class Quota:
-    """How many messages a drain may still begin, and when. For one thread."""
+    """How many messages a drain may still start, and when. Not thread-safe."""
 
     def __init__(self, messages: int, options: DrainOptions) -> None:
-        #: Messages that may still be asked for.
+        #: Number of messages that may still be reserved.
         self.left = messages if options.limit is None else min(messages, options.limit)
+        #: Messages per second; 0: no limit.
         self.rate = conf.MAIL_QUEUE_RATE
-        #: When no further message may begin, on monotonic().
+        #: When the time limit ends, on monotonic().
         self.until = math.inf if options.time_limit is None else monotonic() + options.time_limit
         self.stop = options.stop
-        #: When the next message may begin.
-        self._turn = monotonic()
+        #: When the next message may start, on monotonic().
+        self._next_start = monotonic()
 
     def is_over(self) -> bool:
-        """Return whether no further message may begin."""
-        return self.stop.asked or max(monotonic(), self._turn) >= self.until
+        """Return whether no further message may start."""
+        return self.stop.asked or max(monotonic(), self._next_start) >= self.until
 
     def seconds_to_wait(self) -> float:
-        """Return in how many seconds the next message may begin; 0: now."""
-        return max(self._turn - monotonic(), 0) if self.rate else 0
+        """Return the seconds until the next message may start; 0: now."""
+        return max(self._next_start - monotonic(), 0) if self.rate else 0
 
     def begin(self) -> None:
-        """Count a message that begins."""
+        """Count a message that starts, and postpone the next one according to the rate."""
         if self.rate:
-            self._turn = max(self._turn, monotonic()) + 1 / self.rate
+            self._next_start = max(self._next_start, monotonic()) + 1 / self.rate
 
     def wait(self) -> bool:
-        """Sleep until the next message may begin; return False when none may."""
+        """Sleep until the next message may start; return False if no further message may."""
         return not self.is_over() and not self.stop.wait(self.seconds_to_wait()) and not self.is_over()

@@ -1,13 +1,13 @@
-"""What becomes of a message after a try: delivered, tried again, or given up with a line in the discard log.
+"""The outcome of a delivery attempt: delivered, tried again, or given up with a line in the discard log.
 
 ==========================  =================================  =================================================
-who accepted the message    what the server said               what becomes of it
+accepted for                server's reply                     outcome
 ==========================  =================================  =================================================
-some recipients             5xx to a recipient                 that recipient is given up
-some recipients             anything else to a recipient       that recipient is tried again, alone
-nobody, yet some before     as for some recipients
-nobody                      5xx to recipients, or to all       given up, unless MAIL_QUEUE_RETRY_REJECTED
-nobody                      anything else                      tried again
+some recipients             5xx for a recipient                that recipient is given up
+some recipients             anything else for a recipient      only the remaining recipients are tried again
+none now, some earlier      as for some recipients
+none                        5xx for recipients or message      given up, unless MAIL_QUEUE_RETRY_REJECTED
+none                        anything else                      tried again
 any of these                                                   given up, once it is older than MAIL_QUEUE_EXPIRE
 ==========================  =================================  =================================================
 """
@@ -32,51 +32,51 @@ from .report import DOQUEUE, NOQUEUE, SENT, Outcome
 
 logger = get_logger("delivery")
 
-#: However long a message keeps failing, it is tried once in so many seconds.
+#: Seconds. The retry delay grows with the age of a message, up to this or MAIL_QUEUE_RETRY_DELAY, if that is longer.
 LONGEST_DELAY = 3600
-#: HTTP's statuses that are about what was posted (RFC 9110, section 15.5), and not about the account or the address.
+#: HTTP status codes that reject the content of the request (RFC 9110, section 15.5), not the account or the address.
 _ABOUT_THE_MESSAGE = {400, 413, 415, 422}
 
 
 class Disposition(NamedTuple):
-    """What a worker says of a message that it was given; the feed settles it accordingly."""
+    """A worker's decision about a message, which the feed settles accordingly."""
 
     what: str
-    #: The bytes for another try; None: as they were.
+    #: The new bytes of a requeued message; None: unchanged.
     payload: bytes | None = None
-    #: Seconds until that try.
+    #: Seconds until a requeued message is due.
     delay: float = 0
-    #: Why, for people.
+    #: The reason, for the log.
     reason: str = ""
 
 
-#: Accepted by at least one recipient; none remain.
+#: Accepted for at least one recipient; none remain.
 DELIVERED = Disposition("sent")
 #: Given up, and in the discard log.
 DISCARDED = Disposition("discarded")
-#: Its mailer is blocked, or the drain is told to let go.
+#: Its mailer is blocked, or the drain was told to abort.
 NOT_TRIED = Disposition("not tried")
-#: This worker has no connection, and others have.
+#: This worker cannot connect, while others are connected.
 RETURNED = Disposition("returned")
 
 
 def retry(payload: bytes | None, delay: float) -> Disposition:
-    """It failed, and is tried again."""
+    """Requeue a message that failed."""
     return Disposition("requeued", payload, delay)
 
 
 def bury(reason: object) -> Disposition:
-    """Unreadable, or suspected of crashing the drain: move to the dead queue."""
+    """Move a message to the dead queue: it is unreadable, or may crash the drain."""
     return Disposition("buried", reason=str(reason))
 
 
 def leave(reason: object) -> Disposition:
-    """Another process may be able to read it: leave it to its lease."""
+    """Leave a message reserved until its lease ends: another process may be able to read it."""
     return Disposition("left", reason=str(reason))
 
 
 class Refusal(NamedTuple):
-    """One recipient whom the server did not accept."""
+    """One recipient that the server refused."""
 
     recipient: str
     code: int
@@ -84,7 +84,7 @@ class Refusal(NamedTuple):
 
     @property
     def permanent(self) -> bool:
-        """5xx: trying again is of no use (RFC 5321, section 4.2.1)."""
+        """Whether the code is 5xx, so that a retry is useless (RFC 5321, section 4.2.1)."""
         return 500 <= self.code < 600
 
     def __str__(self) -> str:
@@ -93,78 +93,81 @@ class Refusal(NamedTuple):
 
 @dataclass
 class Attempt:
-    """What came of one try to deliver a message."""
+    """The result of one attempt to deliver a message."""
 
-    #: Who was to get it.
+    #: The recipients of the attempt.
     recipients: Sequence[str] = ()
-    #: Who has it now.
+    #: The recipients for whom the server accepted it.
     accepted: Sequence[str] = ()
+    #: The recipients that the server refused.
     refused: Sequence[Refusal] = field(default_factory=list)
-    #: An exception or a text: why not all have it; None: nothing went wrong.
+    #: An exception or a text; None: no error besides ``refused``.
     error: object = None
-    #: There was a connection; otherwise the message was not tried.
-    reached: bool = True
+    #: Whether there was a connection; if not, the message was not tried.
+    has_connected: bool = True
 
     @property
-    def waiting(self) -> list[str]:
-        """The recipients still pending."""
+    def pending(self) -> list[str]:
+        """The recipients for whom the server has not accepted the message."""
         if self.error is None:
             return [refusal.recipient for refusal in self.refused]
         return [recipient for recipient in dict.fromkeys(self.recipients) if recipient not in self.accepted]
 
 
 def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, attempt: Attempt) -> Outcome:
-    """Decide, note it in ``meta`` and ``fields``, and log what is given up.
+    """Return the outcome of an attempt, record it in ``meta`` and ``fields``, and log what is given up.
 
-    A message whose discard cannot be logged, or in whose fields a hook left what cannot be read, is kept.
+    Keep a message if its discard cannot be logged, or if a hook left an unreadable value in its fields.
     """
     if attempt.error is None and not attempt.refused:
         return SENT
     if attempt.accepted:
-        # Before anything can fail: whoever has the message must not get it again.
-        meta.remaining = attempt.waiting
+        # Before anything can fail: a recipient that has the message must not get it again.
+        meta.remaining = attempt.pending
     try:
-        if attempt.reached:
-            _note(message, meta, attempt)
-        return _judge(message, meta, fields, expired, attempt)
+        if attempt.has_connected:
+            _record_failure(message, meta, attempt)
+        return _decide(message, meta, fields, expired, attempt)
     except interrupts():
         raise
-    except Exception:  # the log, a site's handlers on it, a site's fields
-        text = "Message %s failed, and stays in the queue, since it cannot be judged or its discard cannot be logged."
+    except Exception:  # the log file, a site's log handler, or a site's fields
+        text = "Message %s failed, and stays in the queue: its outcome could not be decided, or its discard logged."
         logger.exception(text, meta.id)
         return SENT if meta.remaining == [] else DOQUEUE
     finally:
         meta.write(fields)
 
 
-def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, attempt: Attempt) -> Outcome:
-    created, somebody = fields["created"], bool(attempt.accepted)
+def _decide(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, attempt: Attempt) -> Outcome:
+    created, is_accepted = fields["created"], bool(attempt.accepted)
     is_expired = meta.epoch(created) < expired.timestamp()
     retry_rejected = conf.MAIL_QUEUE_RETRY_REJECTED
 
     def discard(recipients: Sequence[str], error: object) -> None:
         log_discard(created, message.from_email, recipients, message.subject, error, meta.id)
 
-    if not somebody:
+    if not is_accepted:
         if is_expired or (
-            attempt.reached and not retry_rejected and not attempt.refused and refused_for_good(attempt.error)
+            attempt.has_connected and not retry_rejected and not attempt.refused and refused_for_good(attempt.error)
         ):
             discard(message.to if meta.remaining is None else meta.remaining, attempt.error)
             return NOQUEUE
         if not attempt.refused or (retry_rejected and meta.remaining is None):
             return DOQUEUE
-    waiting = meta.remaining = attempt.waiting
+    pending = meta.remaining = attempt.pending
     refusals = {refusal.recipient: refusal for refusal in attempt.refused}
-    for recipient in list(waiting):
+    for recipient in list(pending):
         refusal = refusals.get(recipient)
-        if (somebody and is_expired) or (refusal and refusal.permanent):
+        if (is_accepted and is_expired) or (refusal and refusal.permanent):
             discard([recipient], refusal or attempt.error)
-            waiting.remove(recipient)
-    return DOQUEUE if waiting else SENT if somebody else NOQUEUE
+            pending.remove(recipient)
+    if pending:
+        return DOQUEUE
+    return SENT if is_accepted else NOQUEUE
 
 
-def _note(message: Any, meta: Meta, attempt: Attempt) -> None:
-    """Count the try, and keep and log what came of it."""
+def _record_failure(message: Any, meta: Meta, attempt: Attempt) -> None:
+    """Count the attempt, and store and log its error."""
     error = attempt.error
     if error is None:
         error = "; ".join(f"{refusal.recipient}: {refusal}" for refusal in attempt.refused)
@@ -180,7 +183,7 @@ def _note(message: Any, meta: Meta, attempt: Attempt) -> None:
 
 
 def retry_delay(meta: Meta, created: datetime) -> float:
-    """Return in how many seconds to try again: as long as the message is old, between the setting and an hour."""
+    """Return the seconds until the next attempt: the age of the message, between MAIL_QUEUE_RETRY_DELAY and an hour."""
     shortest = conf.MAIL_QUEUE_RETRY_DELAY
     if not shortest:
         return 0
@@ -188,16 +191,16 @@ def retry_delay(meta: Meta, created: datetime) -> float:
 
 
 def refused_for_good(error: object) -> bool:
-    """Return whether an error is the refusal of the whole message, which trying again does not change."""
+    """Return whether an error permanently refuses the whole message."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return all(500 <= code < 600 for code, _ in error.recipients.values())
     if isinstance(error, smtplib.SMTPResponseException):
         return 500 <= error.smtp_code < 600
-    return _refused_by_a_service(error)
+    return _is_refused_by_api(error)
 
 
-def _refused_by_a_service(error: object) -> bool:
-    """Answer for django-anymail: its own refusals, and what an HTTP API says to the request itself (RFC 9110)."""
+def _is_refused_by_api(error: object) -> bool:
+    """Return whether django-anymail refused the message, or the HTTP API behind it rejected the request's content."""
     anymail = sys.modules.get("anymail.exceptions")
     if anymail is None or not isinstance(error, anymail.AnymailError):
         return False

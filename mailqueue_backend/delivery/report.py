@@ -1,4 +1,4 @@
-"""What a drain reports, and what the hook ``_send_queued_messages()`` says of one message."""
+"""The figures of a drain, and the outcome of one message, as ``_send_queued_messages()`` returns it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What the hook says of a message; equal to 0.1.2's bare tuples."""
+    """The outcome of one message; equal to 0.1.2's bare tuples."""
 
     sent: bool
     requeue: bool | None
@@ -23,17 +23,17 @@ class DrainResult(NamedTuple):
 
     sent: int
     discarded: int
-    #: How many messages were due when the drain began.
+    #: Number of messages that were due when the drain began.
     length: int
 
 
 @dataclass
 class Report:
-    """What a drain did with the ``length`` messages that were due when it began."""
+    """The figures of a drain; ``length`` is the number of messages that were due when it began."""
 
     length: int = 0
     sent: int = 0
-    #: Tried, failed, and back in the queue.
+    #: Failed, and back in the queue.
     requeued: int = 0
     #: Given up, and in the discard log.
     discarded: int = 0
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def tried(self) -> int:
-        """How many messages the drain has dealt with."""
+        """Number of messages that the drain has finished."""
         return self.sent + self.requeued + self.discarded + self.buried
 
     @property

@@ -1,4 +1,4 @@
-"""One worker's connection to one mailer, over which message after message goes."""
+"""One worker's connection to one mailer. It carries one message after the other."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from .report import DOQUEUE, SENT, Outcome
 
 logger = get_logger("delivery")
 
-#: Messages that one connection carries at most; servers often allow so many, and no more.
+#: Maximum number of messages per connection; a common limit of servers.
 MESSAGES_PER_CONNECTION = 100
-#: Seconds that one step of a delivery may block where no timeout is configured.
+#: Socket timeout in seconds, if none is configured.
 TIMEOUT = 60
-#: Replies to MAIL by which a server says that a connection has carried enough.
-_ENOUGH = (421, 452)
-#: Why a message is tried again where the class behind says that it has sent none.
+#: Replies to MAIL that may only mean that the connection has carried enough messages.
+_CONNECTION_EXHAUSTED = (421, 452)
+#: The error of a message if the backend returns that it sent none.
 NOT_SENT = "nobody to send it to, or not sent"
 
-#: Django's own. A test that patches it, and sends nothing, needs no server.
+#: Django's method. While a test patches it, the session does not connect: nothing may be sent, and no server exists.
 _SEND_MESSAGES = SMTPBackend.send_messages
-#: Django's own, behind which nobody looks at what it renders.
+#: Django's method. Only it is known to render a message without looking at its attachments.
 _SEND = vars(SMTPBackend)["_send"]
 
-#: ``message``: what this thread is delivering; it shall not be queued again by that.
+#: ``message`` is the message that this thread is delivering, which must not be queued again.
 in_delivery = local()
 
 
 class State(Enum):
-    """What a session has."""
+    """The state of a session's connection."""
 
     CLOSED = "no connection"
     OPEN = "a connection, which may carry the next message"
@@ -56,9 +56,9 @@ class State(Enum):
 
 
 class Session:
-    """Delivers messages by a backend, over one connection as long as it lasts. For one thread.
+    """Delivers messages through a backend, over one connection while it lasts. Not thread-safe.
 
-    While there is a session, ``backend.open()`` connects, and errors are raised; otherwise the backend only queues.
+    While the session exists, ``backend.open()`` connects and the backend raises errors; otherwise it only queues.
     """
 
     def __init__(self, mailer: Mailer, backend: Any, deadline: Deadline, stop: StopRequest) -> None:
@@ -66,14 +66,14 @@ class Session:
         self.backend = backend
         self.deadline = deadline
         self.state = State.CLOSED
-        #: There was a connection: the server answers.
+        #: Whether the session has ever connected, which shows that the server answers.
         self.has_connected = False
-        #: It is connecting or sending, so that the backend's open() is its own call, or Django's in it.
-        self.busy = False
+        #: Whether the session itself is connecting or sending, so that a call of backend.open() is part of that.
+        self.is_busy = False
         self._stop = stop
-        #: Messages that the connection has carried, delivered or not; not those whose MAIL was refused.
+        #: Messages that the connection has carried, delivered or not, except those whose MAIL was refused.
         self._carried = 0
-        self._silent, self._timeout = backend.fail_silently, getattr(backend, "timeout", TIMEOUT)
+        self._fail_silently, self._timeout = backend.fail_silently, getattr(backend, "timeout", TIMEOUT)
         backend.fail_silently = False
         if self._timeout is None:
             backend.timeout = TIMEOUT
@@ -81,29 +81,29 @@ class Session:
         self.begin()
 
     def begin(self, reopen: Callable[[], Any] | None = None, meta: Meta | None = None) -> None:
-        """Begin a message.
+        """Reset the state for the next message.
 
-        ``reopen`` makes another copy of it as it is stored; None: by deepcopy(). ``meta`` is what we have stored with
-        it, whatever a hook does to the fields; None: what the fields say.
+        ``reopen`` returns a fresh copy of the stored message; None: copy it with deepcopy(). ``meta`` is the stored
+        Meta, which a hook cannot change; None: send() reads it from the fields.
         """
         self._reopen = reopen
         self.meta = meta
         #: The copy that is sent.
         self._message: Any = None
-        #: What the server has said of this message.
+        #: The server's replies to this message.
         self.transcript = Transcript()
-        #: What send() has said of it; None: it was not called.
+        #: The outcome that send() or fail() decided; None: not decided.
         self.outcome: Outcome | None = None
-        #: It was not tried: the mailer is blocked, this session is over, or the drain lets go.
+        #: Whether it was not tried: the mailer is blocked, this session cannot connect, or the drain was told to abort.
         self.not_tried = False
-        #: No connection could be made for it.
-        self._unreached = False
+        #: Whether no connection could be made for it.
+        self._connection_failed = False
 
     def close(self) -> None:
-        """Hang up, and let the backend only queue again. May be called again."""
+        """Close the connection, and make the backend only queue again. May be called again."""
         if self.backend._session is self:
             self._hang_up()
-            self.backend.fail_silently = self._silent
+            self.backend.fail_silently = self._fail_silently
             if self._timeout is None:
                 self.backend.timeout = None
             self.backend._session = None
@@ -111,19 +111,19 @@ class Session:
     # one message
 
     def send(self, message: Any, expired: datetime, fields: dict[str, Any]) -> Outcome:
-        """Try a message, and say what becomes of it. Notes it in ``fields``, and logs what is given up."""
+        """Try to deliver a message, and return the outcome. Record it in ``fields``, and log what is given up."""
         if self.meta is None:
             self.meta = Meta.read(fields)
-        return self._decide(message, expired, fields, self._attempt(message))
+        return self._decide(message, expired, fields, self._try(message))
 
     def fail(self, message: Any, expired: datetime, fields: dict[str, Any], error: Exception) -> Outcome:
-        """Say what becomes of a message whose hook has raised this, before or after it had called send()."""
+        """Return the outcome of a message whose hook raised ``error``: what send() decided, or else a failure."""
         if self.outcome is not None:
             return self.outcome
-        return self._decide(message, expired, fields, self._attempt_after(error))
+        return self._decide(message, expired, fields, self._read_transcript(error))
 
     def recipients(self) -> list[str]:
-        """Return who is to get the message, by the names that the message has for them."""
+        """Return the recipients that are to get the message, as the message spells them."""
         assert self.meta is not None
         if self.meta.remaining is not None:
             return self.meta.remaining
@@ -132,32 +132,32 @@ class Session:
 
     def _decide(self, message: Any, expired: datetime, fields: dict[str, Any], attempt: Attempt) -> Outcome:
         assert self.meta is not None
-        lets_go = self._stop.forced_by is not None and attempt.error is not None and not attempt.accepted
+        is_aborted = self._stop.forced_by is not None and attempt.error is not None and not attempt.accepted
         if attempt.error is None and not attempt.refused:
             self.outcome = SENT
-        elif lets_go or self.state is State.REFUSED:
+        elif is_aborted or self.state is State.REFUSED:
             self.outcome, self.not_tried = DOQUEUE, True
         else:
             self.outcome = judge(message, self.meta, fields, expired, attempt)
-            self.not_tried = self._unreached and self.outcome == DOQUEUE
+            self.not_tried = self._connection_failed and self.outcome == DOQUEUE
         return self.outcome
 
-    def _attempt(self, message: Any) -> Attempt:
+    def _try(self, message: Any) -> Attempt:
         try:
-            sent = self._try_twice(message)
+            sent = self._send_with_retry(message)
         except interrupts():
             raise
-        except Exception as error:  # noqa: BLE001 - rendering and transport are not ours; the policy logs it
-            return self._attempt_after(error)
+        except Exception as error:  # noqa: BLE001 - any error of rendering or transport; the policy logs it
+            return self._read_transcript(error)
         if self.transcript.refused:
-            return self._attempt_after(None)
-        # Other backends than SMTP may return None, and an overridden _send() too.
+            return self._read_transcript(None)
+        # None is no failure: other backends than SMTP, and an overridden _send(), may return it.
         return Attempt(error=NOT_SENT if sent == 0 and not self.transcript.accepted else None)
 
-    def _attempt_after(self, error: Exception | None) -> Attempt:
-        """Return what came of a try, with the recipients' own names."""
+    def _read_transcript(self, error: Exception | None) -> Attempt:
+        """Return the attempt that the transcript and the error describe, with recipients as the message spells them."""
         if not self.transcript.accepted and not self.transcript.refused:
-            return Attempt(error=error, reached=not self._unreached)
+            return Attempt(error=error, has_connected=not self._connection_failed)
         recipients, replies = self.recipients(), self.transcript.refused
         accepted = names_of(self.transcript.accepted, recipients)
         refused = [
@@ -166,22 +166,22 @@ class Session:
         ]
         return Attempt(recipients, accepted, refused, error)
 
-    def _try_twice(self, message: Any) -> Any:
-        """Try it, and once more over a new connection where the old one may be what the server objects to."""
+    def _send_with_retry(self, message: Any) -> Any:
+        """Send a message; if the connection may be the cause of an error, send it once more over a new one."""
         try:
-            return self._try(message if self._reopen else _deepcopy(message))
+            return self._send_once(message if self._reopen else _deepcopy(message))
         except OutOfStep:
             self.mailer.pipelining = False
             if self.transcript.accepted:
                 raise
         except SMTPSenderRefused as error:
-            if error.smtp_code not in _ENOUGH or not self._carried or self.transcript.accepted:
+            if error.smtp_code not in _CONNECTION_EXHAUSTED or not self._carried or self.transcript.accepted:
                 raise
         self._hang_up()
-        return self._try(self._reopen() if self._reopen else _deepcopy(message))
+        return self._send_once(self._reopen() if self._reopen else _deepcopy(message))
 
-    def _try(self, message: Any) -> Any:
-        """Send a copy of a message by the class behind, and return how many that says it has sent."""
+    def _send_once(self, message: Any) -> Any:
+        """Send a message over a usable connection, and return what the backend's send_messages() returns."""
         self._message, self.transcript = message, Transcript()
         if getattr(message, "attachments", None) and getattr(type(self.backend), "_send", None) is _SEND:
             message = with_encoded_attachments(message)
@@ -191,14 +191,14 @@ class Session:
             self.connect()
         self._carried += 1
         sent: Any = None
-        self.busy, in_delivery.message = True, message
+        self.is_busy, in_delivery.message = True, message
         try:
             sent = self.backend._send_now(message)
         except SMTPSenderRefused:
-            self._carried -= 1  # not this one
+            self._carried -= 1
             raise
         finally:
-            self.busy, in_delivery.message = False, None
+            self.is_busy, in_delivery.message = False, None
             connection = getattr(self.backend, "connection", None)
             if connection.in_transaction if isinstance(connection, DeliveryMixin) else not sent:
                 self._drop()
@@ -207,7 +207,7 @@ class Session:
     # the connection
 
     def connect(self) -> None:
-        """Ensure a usable connection. Raises what the backend's open() raises, or has raised before."""
+        """Ensure a usable connection. Raises the error of open(), now or when the mailer was blocked."""
         connection = getattr(self.backend, "connection", None)
         if self.state is State.OPEN:
             self._retire_connection(connection)
@@ -217,7 +217,7 @@ class Session:
             connection.transcript, connection.may_pipeline = self.transcript, self.mailer.pipelining
 
     def _retire_connection(self, connection: Any) -> None:
-        """Close a connection that the server or smtplib has closed, or that has carried enough."""
+        """Close a connection that is broken, or that has carried MESSAGES_PER_CONNECTION."""
         if isinstance(connection, DeliveryMixin):
             usable = connection.usable()
         else:
@@ -228,18 +228,18 @@ class Session:
             self._hang_up()
 
     def _open(self) -> Any:
-        """Open the backend, and return its connection; a failure blocks the mailer, so that no session tries again."""
+        """Open the backend, and return its connection. A failure blocks the mailer, unless others are connected."""
         if self.mailer.blocked is not None:
-            self._unreached = True
+            self._connection_failed = True
             raise self.mailer.blocked.with_traceback(None)
         if self.deadline.fired:
             raise SMTPServerDisconnected("The time for this message is over")
-        self.busy = True
+        self.is_busy = True
         try:
             self.backend.open()
             connection = getattr(self.backend, "connection", None)
             if isinstance(connection, DeliveryMixin):
-                # A server that refuses the greeting refuses no message.
+                # Do it now: a refused EHLO blocks the mailer, and is not a refusal of the message.
                 connection.ehlo_or_helo_if_needed()
             self.state, self.has_connected, self._carried = State.OPEN, True, 0
             self.mailer.connected.add(self)
@@ -247,31 +247,31 @@ class Session:
             raise
         except Exception as error:
             if self.deadline.fired and self.has_connected:
-                raise  # the message has used up its time; that says nothing of the server
-            self._unreached = True
+                raise  # the message used up its time; the server may be fine
+            self._connection_failed = True
             if self.mailer.note_failed_connection(self, error):
                 self.state = State.REFUSED
             raise
         finally:
-            self.busy = False
+            self.is_busy = False
             if self.state is not State.OPEN:
-                # It may lack its TLS or its login.
+                # The connection may lack TLS or the login.
                 self._drop()
         return connection
 
     def _hang_up(self) -> None:
         """Close the connection; ignore errors."""
-        self._forget()
+        self._mark_closed()
         try:
             self.backend.close()
         except interrupts():
             raise
-        except Exception:  # any transport may stand behind
+        except Exception:  # a site's backend may raise anything
             logger.debug("Closing the connection failed.", exc_info=True)
 
     def _drop(self) -> None:
-        """Close the connection without sending QUIT, even if it is only half open."""
-        self._forget()
+        """Close the connection without QUIT, even if it is only partly open."""
+        self._mark_closed()
         for name in ("connection", "_partial_connection"):
             connection = getattr(self.backend, name, None)
             if connection is not None and isinstance(self.backend, SMTPBackend):
@@ -280,17 +280,17 @@ class Session:
                     connection.close()
         self.deadline.release()
 
-    def _forget(self) -> None:
+    def _mark_closed(self) -> None:
         if self.state is State.OPEN:
             self.state = State.CLOSED
         self.mailer.connected.discard(self)
 
 
 def _deepcopy(message: Any) -> Any:
-    """Copy a message so that whatever renders it leaves no marks on it."""
+    """Return a copy of a message, so that rendering does not change the original."""
     try:
         return copy.deepcopy(message)
     except interrupts():
         raise
-    except Exception:  # noqa: BLE001 - a hook may hang anything on it
+    except Exception:  # noqa: BLE001 - a hook may attach anything to it
         return copy.copy(message)

@@ -1,4 +1,4 @@
-"""What the queue is told of a message in flight, and what is counted and logged of it."""
+"""One message in flight, and its settlement: how it leaves the drain, and what is counted and logged."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Delivery:
     reservation: Reservation
     #: When its lease began, on monotonic().
     reserved_at: float
-    #: A worker has taken it.
-    begun: bool = False
-    #: What the worker says of it.
+    #: Whether a worker has taken it.
+    is_started: bool = False
+    #: The worker's decision; None: not finished.
     disposition: Disposition | None = None
-    #: What the queue is told of it.
+    #: How the queue is to settle it; None: not decided.
     settlement: Settlement | None = None
-    #: Its name for people, once it is opened.
+    #: Meta.id, once the payload has been opened.
     id: str = ""
 
 
 def settlement_of(delivery: Delivery, report: Report, dead_name: str) -> Settlement:
-    """Return how a message is settled that was not delivered; count it, and log what nobody else has logged."""
+    """Return the settlement of a message that was not delivered. Count it, and log it if it is left or buried."""
     assert delivery.disposition is not None
     what, payload, delay, reason = delivery.disposition
     reservation = delivery.reservation
@@ -42,16 +42,16 @@ def settlement_of(delivery: Delivery, report: Report, dead_name: str) -> Settlem
         report.requeued += 1
         return Settlement(reservation, "release", payload, delay)
     if what == "not tried":
-        # A release would forget the deaths of a suspect.
+        # A release would reset the delivery count that marks a suspect.
         return Settlement(reservation, "leave" if reservation.deliveries > 1 else "release")
-    name = id_of_unopened(reservation.payload)
+    message_id = id_of_unopened(reservation.payload)
     if what == "left":
         report.requeued += 1
-        logger.warning("Message %s stays reserved until its lease ends: %s", name, reason)
+        logger.warning("Message %s stays reserved until its lease ends: %s", message_id, reason)
         return Settlement(reservation, "leave")
     report.buried += 1
     size = len(reservation.payload)
-    logger.error("Message %s, a payload of %d bytes, is set aside in %s: %s", name, size, dead_name, reason)
+    logger.error("Message %s, a payload of %d bytes, is set aside in %s: %s", message_id, size, dead_name, reason)
     return Settlement(reservation, "bury")
 
 

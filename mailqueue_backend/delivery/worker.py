@@ -1,7 +1,6 @@
-"""A worker: open a message, have it delivered by its mailer, and say what becomes of it.
+"""A worker: open a message, deliver it through its mailer, and decide its disposition.
 
-Whatever goes wrong with one message is that message's failure: it is logged, the message goes back, and the worker
-goes on.
+An error in one message never stops the worker: it is logged, and the message is requeued or buried.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ from .settling import Delivery
 
 logger = get_logger("delivery")
 
-#: Unsettled deliveries after which a message is assumed to crash the drain.
-HANDOUTS = 3
+#: Hand-outs of a message without a settlement, after which it is assumed to crash the drain.
+MAX_DELIVERIES = 3
 
 
 class Worker:
-    """Delivers messages, with a session of its own for each mailer. For one thread.
+    """Delivers messages, through one session for each mailer. Not thread-safe.
 
-    ``main``: the mailer whose queue is drained. ``expired``: a failed message that was created before is given up.
-    ``leases``: the queue's ability.
+    ``main`` is the mailer whose queue is drained. A message that fails is given up if it was created before
+    ``expired``. ``leases`` says whether the queue has leases.
     """
 
     def __init__(
@@ -62,31 +61,30 @@ class Worker:
         self._expired = expired
         self._leases = leases
         self._keys = keys()
-        #: Seconds that a message has.
+        #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
         #: The current delivery, or the last one.
         self.delivery: Delivery | None = None
-        #: The session of the message that is being delivered; None: it has none.
+        #: The session of the current message; None: it has none yet.
         self._session: Session | None = None
 
-    def run(self, deliveries: Iterable[Delivery], done: Callable[[Delivery], object]) -> None:
-        """Deliver one message after the other; stop early if this worker cannot connect while others can."""
+    def run(self, deliveries: Iterable[Delivery], report_done: Callable[[Delivery], object]) -> None:
+        """Deliver the messages, and call ``report_done`` after each. Stop early if only this worker cannot connect."""
         try:
             for delivery in deliveries:
-                # An interrupt must not take this one for the last.
+                # Reset the session, so that _after_interrupt() does not use that of the previous message.
                 self.delivery, self._session = delivery, None
-                delivery.begun = True
+                delivery.is_started = True
                 disposition: Disposition | None = None
                 try:
-                    # Kept here too: once it is set, the feed may offer the delivery to another worker.
+                    # A local copy as well: the feed resets the attribute when it offers the delivery to another worker.
                     disposition = delivery.disposition = self._deliver(delivery)
                 finally:
                     if disposition is None:
                         delivery.disposition = self._after_interrupt(delivery.reservation.payload)
-                leaves = disposition is RETURNED
-                done(delivery)
-                if leaves:
+                report_done(delivery)
+                if disposition is RETURNED:
                     break
         finally:
             self.close()
@@ -98,14 +96,14 @@ class Worker:
 
     @property
     def has_connected(self) -> bool:
-        """A server has answered."""
+        """Whether any of the sessions has ever connected."""
         return any(session.has_connected for session in list(self._sessions.values()))
 
     def _deliver(self, delivery: Delivery) -> Disposition:
         reservation = delivery.reservation
         try:
-            if reservation.deliveries > HANDOUTS:
-                raise Unreadable(f"it was reserved by {HANDOUTS} processes that died")
+            if reservation.deliveries > MAX_DELIVERIES:
+                raise Unreadable(f"it was reserved by {MAX_DELIVERIES} processes that died")
             envelope = loads(reservation.payload, self._keys)
         except UnknownClass as error:
             return leave(error) if self._leases else bury(error)
@@ -119,7 +117,7 @@ class Worker:
         if session is None:
             outcome = self._requeue_unroutable(envelope, fields)
         else:
-            outcome = self._ask_hook(session, envelope, fields, reservation.payload)
+            outcome = self._call_hook(session, envelope, fields, reservation.payload)
         if outcome.sent:
             return DELIVERED
         if not outcome.requeue:
@@ -129,7 +127,7 @@ class Worker:
         return self._retry(session, envelope, fields, reservation.payload)
 
     def _find_session(self, alias: str | None) -> Session | None:
-        """Return the session of the mailer by which a message was sent; None when there is no such mailer."""
+        """Return the session for an alias, opened at first use; None if there is no such mailer."""
         mailer = self._mailers.get(alias)
         if mailer is None:
             return None
@@ -138,8 +136,8 @@ class Worker:
             session = self._sessions[mailer] = self._open_session(mailer)
         return session
 
-    def _ask_hook(self, session: Session, envelope: Envelope, fields: dict[str, Any], payload: bytes) -> Outcome:
-        """Deliver by the hook; an error of its own is a failure like any other, unless it comes after the delivery."""
+    def _call_hook(self, session: Session, envelope: Envelope, fields: dict[str, Any], payload: bytes) -> Outcome:
+        """Deliver through the hook. An error that it raises fails the message, unless the session has an outcome."""
         session.begin(None if session.mailer.has_own_hook else partial(_reopen, payload), envelope.meta)
         self._session = session
         session.deadline.start(self._seconds)
@@ -154,7 +152,7 @@ class Worker:
             session.deadline.clear()
 
     def _requeue_unroutable(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
-        """Keep a message whose mailer is not there; no other is to send it by guess."""
+        """Requeue a message whose mailer does not exist, or give it up once it has expired; do not guess a mailer."""
         alias = envelope.meta.using
         error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
         if alias is None:
@@ -164,23 +162,23 @@ class Worker:
     def _retry(
         self, session: Session | None, envelope: Envelope, fields: dict[str, Any], payload: bytes
     ) -> Disposition:
-        """Serialise a failed message as it was stored, or as a site's hook left it, with what we note of the try."""
+        """Requeue a failed message as it was stored, or as a site's hook left it, with updated Meta."""
         meta = envelope.meta
         try:
             fields.setdefault("created", envelope.created)
             meta.write(fields)
             mailer = self._main if session is None else session.mailer
             email = envelope.email if session is not None and mailer.has_own_hook else _reopen(payload)
-            envelope.email = None  # a big one is there in bytes already
+            envelope.email = None  # free the memory: a big message is also held as bytes
             return retry(mailer.backend._wrap(email, **fields), retry_delay(meta, fields["created"]))
         except interrupts():
             raise
         except Exception:  # a site's hook may put anything into the fields
-            logger.exception("Message %s cannot be stored as the hook left it; it is requeued as it was.", meta.id)
+            logger.exception("Message %s cannot be stored as the hook left it; it is requeued unchanged.", meta.id)
             return _retry_as_stored(payload, meta)
 
     def _after_interrupt(self, payload: bytes) -> Disposition | None:
-        """Say what becomes of a message whose delivery was interrupted; None: the server does not have it."""
+        """Return the disposition of an interrupted message; None if the server accepted it for no recipient."""
         session = self._session
         if session is None or not session.transcript.accepted:
             return None
@@ -199,20 +197,18 @@ def _reopen(payload: bytes) -> Any:
 
 
 def _retry_as_stored(payload: bytes, meta: Meta) -> Disposition:
-    """Requeue the stored message; bury one that cannot be pickled again and must not go to all its recipients."""
+    """Requeue the stored message with this Meta, or the stored bytes if it cannot be pickled again.
+
+    Bury those bytes if some recipients already have the message, since a retry would send it to them again.
+    """
     try:
-        return retry(_with_meta(payload, meta), 0)
+        envelope = loads(payload)
+        meta.write(envelope.extra)
+        return retry(dumps(envelope), 0)
     except interrupts():
         raise
-    except Exception:  # what hangs on a message may unpickle to what cannot be pickled
+    except Exception:  # an unpickled attribute of a message may not be picklable
         if meta.remaining is not None:
             logger.exception("Message %s cannot be stored again.", meta.id)
             return bury(f"it cannot be stored again, and only these are still to get it: {', '.join(meta.remaining)}")
         return retry(None, 0)
-
-
-def _with_meta(payload: bytes, meta: Meta) -> bytes:
-    """Return a stored payload with another record of ours in it, and nothing else changed."""
-    envelope = loads(payload)
-    meta.write(envelope.extra)
-    return dumps(envelope)

@@ -162,7 +162,7 @@ class QueueingMixin(BaseEmailBackend):
         """Connect while delivering. Storing needs no connection, so that ``with get_connection():`` makes none."""
         if self._session is None:
             return None
-        if not self._session.busy:
+        if not self._session.is_busy:
             # A hook sends by the class behind: the connection is the session's all the same.
             self._session.connect()
         return super().open()
