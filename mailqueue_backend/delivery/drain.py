@@ -56,17 +56,17 @@ class Drain:
         group = 1 if not queue.leases or any(mailer.has_own_hook for mailer in self._mailers.values()) else READY
         feed = Feed(queue, conf.MAIL_QUEUE_LEASE, quota, self.report, group, self._can_go_on)
         watchdog = Watchdog(options.stop)
-        crew = Crew(self._count_workers(quota), feed, watchdog, partial(self._make_worker, watchdog))
-        # An interrupt may cut the first end() short, so it is called twice.
+        pool = WorkerPool(self._count_workers(quota), feed, watchdog, partial(self._make_worker, watchdog))
+        # An interrupt may cut the first close() short, so it is called twice.
         try:
             try:
-                crew.work()
+                pool.run()
             finally:
-                crew.end()
+                pool.close()
         finally:
-            crew.end()
-        if crew.error is not None:
-            raise crew.error
+            pool.close()
+        if pool.error is not None:
+            raise pool.error
         return self.report
 
     def _can_go_on(self) -> bool:
@@ -94,7 +94,7 @@ class Drain:
         return Worker(self._main, self._mailers, open_session, self.expired, self._queue.leases)
 
 
-class Crew:
+class WorkerPool:
     """The workers of a drain: one in the calling thread, or several, each in its own thread."""
 
     def __init__(self, size: int, feed: Feed, watchdog: Watchdog, make_worker: Callable[[bool], Worker]) -> None:
@@ -107,7 +107,7 @@ class Crew:
         self._workers: list[Worker] = []
         self._threads: list[Thread] = []
 
-    def work(self) -> None:
+    def run(self) -> None:
         """Deliver the messages that the feed hands out."""
         try:
             self._watchdog.start()
@@ -121,9 +121,9 @@ class Crew:
             self._workers.append(self._make_worker(True))
             self._workers[0].run(iter(self._feed.next, None), self._feed.outbox.put)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Wait for each worker to finish its message, close the connections, and settle. May be called again."""
-        self._feed.dismiss(self.running)
+        self._feed.stop_workers(self.started)
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
@@ -133,7 +133,7 @@ class Crew:
         self._feed.close()
 
     @property
-    def running(self) -> int:
+    def started(self) -> int:
         """Number of threads started."""
         return len(self._threads)
 

@@ -29,11 +29,11 @@ TICK = 0.02
 KEEP_ALIVE = 5
 
 
-class Crew(Protocol):
-    """The workers that deliver in threads; drain.Crew."""
+class WorkerPool(Protocol):
+    """The workers that deliver in threads; drain.WorkerPool."""
 
     @property
-    def running(self) -> int:
+    def started(self) -> int:
         """Number of threads started."""
 
     def is_working(self) -> bool:
@@ -95,23 +95,23 @@ class Feed:
 
     # several workers, in threads
 
-    def serve(self, crew: Crew) -> None:
+    def serve(self, pool: WorkerPool) -> None:
         """Keep the workers busy until no message is left to start, then stop them."""
         in_flight = self.in_flight
-        dismissed = idle = False
-        while crew.is_working():
+        stopped = idle = False
+        while pool.is_working():
             unfinished = in_flight.count_unfinished()
             done = len(in_flight) - unfinished
-            room = 0 if dismissed or self._quota.is_over() else crew.running + self._surplus - unfinished
+            room = 0 if stopped or self._quota.is_over() else pool.started + self._surplus - unfinished
             if room >= self._refill_at or done >= self._refill_at or (done and idle):
                 in_flight.exchange(room)
-            if not dismissed and (in_flight.is_over or self._quota.is_over() or not in_flight):
-                dismissed = True
-                self.dismiss(crew.running)
-            if not dismissed:
+            if not stopped and (in_flight.is_over or self._quota.is_over() or not in_flight):
+                stopped = True
+                self.stop_workers(pool.started)
+            if not stopped:
                 self._offer()
                 if self._is_delivery_slow(done) and not in_flight.must_run_dry():
-                    crew.start()
+                    pool.start()
             idle = self._wait()
 
     def report_done(self, delivery: Delivery) -> None:
@@ -119,10 +119,10 @@ class Feed:
         if delivery.disposition is not DELIVERED or self.inbox.qsize() < self._refill_at:
             self.outbox.put(delivery)
 
-    def dismiss(self, workers: int) -> None:
-        """Take back the messages that no worker has started, and stop this many workers. May be called again."""
+    def stop_workers(self, count: int) -> None:
+        """Take back the messages that no worker has started, and stop ``count`` workers. May be called again."""
         self.in_flight.take_back()
-        for _ in range(workers):
+        for _ in range(count):
             self.inbox.put(None)
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ NOT_SENT = "nobody to send it to, or not sent"
 
 #: Django's method. While a test patches it, the session does not connect: nothing may be sent, and no server exists.
 _SEND_MESSAGES = SMTPBackend.send_messages
-#: Django's method. Only it is known to render a message without looking at its attachments.
+#: Django's method. Attachments are encoded in advance only if the backend uses it, since an override may read them.
 _SEND = vars(SMTPBackend)["_send"]
 
 #: ``message`` is the message that this thread is delivering, which must not be queued again.

@@ -1,6 +1,6 @@
 """A worker: open a message, deliver it through its mailer, and decide its disposition.
 
-An error in one message never stops the worker: it is logged, and the message is requeued or buried.
+An error in one message never stops the worker: it is logged, and the message is requeued, discarded or buried.
 """
 
 from __future__ import annotations
