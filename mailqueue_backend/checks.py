@@ -1,4 +1,4 @@
-"""System checks: a wrong setting is said by ``manage.py check``, before mail depends on it."""
+"""System checks: report wrong settings before any mail is queued."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from .errors import ConfigurationError
-from .mail.mailers import configured, imported, mailer, mailer_class, queueing_aliases
+from .mail.mailers import import_backend, mailer_class, mailers_setting, make_mailer, queueing_aliases
 from .mail.relay import QueuedEmailBackend, delivering_class
 from .queues import open_queue
 from .settings import Settings, conf
 
-#: queue-front's modules that cannot hold mail on Python 3, and why.
+#: The reason why each of these queue-front modules cannot hold mail on Python 3.
 _UNUSABLE = {
     "beanstalkd": "it needs beanstalkc, which is Python 2 only",
     "sqs": "it needs boto, which does not run on a current Python",
@@ -24,7 +24,7 @@ _UNUSABLE = {
 
 @register(Tags.compatibility)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """Report each setting of a wrong type."""
+    """Report each setting that has a wrong type."""
     problems: list[CheckMessage] = []
     for name in vars(Settings):
         if name.isupper():
@@ -37,7 +37,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_queue(**kwargs: Any) -> list[CheckMessage]:
-    """Report an engine that cannot be used, and why."""
+    """Report a queue engine that cannot be used."""
     problems: list[CheckMessage] = []
     try:
         problems.extend(_warn_of_engine(conf.QUEUE_BACKEND))
@@ -58,9 +58,9 @@ def _warn_of_engine(backend: str | None) -> Iterator[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_mailers(**kwargs: Any) -> list[CheckMessage]:
-    """Report a mailer of MAILERS that queues, or may, and cannot be used: a relay onto a queue, say."""
+    """Report each mailer in MAILERS that queues, or may queue, and cannot be used."""
     problems: list[CheckMessage] = []
-    with suppress(ConfigurationError):  # in MAILERS itself: check_settings() tells
+    with suppress(ConfigurationError):  # MAILERS has a wrong type, which check_settings() reports
         for alias in queueing_aliases():
             problems.extend(_problems_of(alias))
     return problems
@@ -70,28 +70,28 @@ def _problems_of(alias: str) -> Iterator[CheckMessage]:
     try:
         mailer_class(alias)
     except ConfigurationError as error:
-        # Perhaps it is none of ours, and not needed on this machine.
+        # Only a warning: it may be another package's backend that is not installed on this machine.
         yield Warning(str(error), id="mailqueue_backend.W002")
         return
     try:
-        mailer(alias)
+        make_mailer(alias)
     except ConfigurationError as error:
         yield Error(str(error), id="mailqueue_backend.E003")
 
 
 @register(Tags.compatibility)
 def check_relay(**kwargs: Any) -> list[CheckMessage]:
-    """Report, where EMAIL_BACKEND decides, a relay without a backend that delivers, or onto a queue."""
+    """Report a relay in EMAIL_BACKEND that has no backend to deliver with, or one that queues."""
     try:
-        if configured() is None and (conf.MAIL_QUEUE_DELIVERY_BACKEND or _relays(conf.EMAIL_BACKEND)):
+        if mailers_setting() is None and (conf.MAIL_QUEUE_DELIVERY_BACKEND or _is_relay(conf.EMAIL_BACKEND)):
             delivering_class(None)
     except ConfigurationError as error:
         return [Error(str(error), id="mailqueue_backend.E003")]
     return []
 
 
-def _relays(path: str) -> bool:
+def _is_relay(path: str) -> bool:
     try:
-        return issubclass(imported("EMAIL_BACKEND", path), QueuedEmailBackend)
+        return issubclass(import_backend("EMAIL_BACKEND", path), QueuedEmailBackend)
     except ConfigurationError:
-        return False  # Django tells, once it is needed
+        return False  # Django raises the error when it uses the backend

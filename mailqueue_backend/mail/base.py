@@ -1,4 +1,4 @@
-"""QueueingMixin: the backend that stores messages, and delivers them later through the class behind it."""
+"""QueueingMixin: store messages, and deliver them later through the backend class that it extends."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from ..queues import adapt, open_queue
 from ..queues.base import MessageQueue
 from ..settings import conf
 from .enqueue import detached_copy, serialise
-from .mailers import DEFAULT_ALIAS, configured, queueing_mailers, with_unnamed
+from .mailers import DEFAULT_ALIAS, mailers_setting, queueing_mailers, with_mailer_for_unnamed
 
 logger = get_logger("storing")
 attach_handler()
 
 
 class QueueingMixin(BaseEmailBackend):
-    """Put before a Django e-mail backend, it makes ``send_messages()`` queue, and ``send_queued_messages()`` deliver.
+    """Mixin for a Django e-mail backend: ``send_messages()`` queues, and ``send_queued_messages()`` delivers.
 
-    ``report`` holds all figures of the last drain, ``options`` what the next one is asked to do.
+    ``report`` holds all figures of the last drain, ``options`` the options of the next one.
     """
 
     SENT = SENT
     NOQUEUE = NOQUEUE
     DOQUEUE = DOQUEUE
 
-    #: Of Django 6.1's MAILERS; None: the backend was made by EMAIL_BACKEND, or by hand.
+    #: The alias in Django 6.1's MAILERS; None: the backend comes from EMAIL_BACKEND, or was instantiated directly.
     alias: str | None = None
-    #: Several threads of a drain may deliver, each by a copy of this backend.
+    #: Whether several threads of a drain may deliver, each through its own copy of this backend.
     parallel = False
-    #: The session that delivers by this backend; None: it only queues.
+    #: The session that delivers through this backend; None: the backend only queues.
     _session: Session | None = None
 
     def __init__(
         self, *args: Any, test: bool = False, queue: str | None = None, fail_silently: bool = False, **kwargs: Any
     ) -> None:
-        """Take what the backend behind takes, and the name of a queue other than MAIL_QUEUE_NAME.
+        """Accept the arguments of the extended backend, and in ``queue`` a queue name other than MAIL_QUEUE_NAME.
 
-        ``fail_silently`` is about storing; the backend behind never hears of it. ``test`` is accepted for 0.1.2's
-        sake and changes nothing.
+        ``fail_silently`` applies to storing only, and is not passed to the extended backend. ``test`` is accepted for
+        compatibility with 0.1.2, and has no effect.
         """
         super().__init__(*args, **kwargs)
         self.fail_silently = fail_silently
@@ -82,9 +82,9 @@ class QueueingMixin(BaseEmailBackend):
 
     @property
     def stamps_headers(self) -> bool:
-        """A message gets its Message-ID and Date when it is stored, so that all its tries are the same message.
+        """Whether to add a Message-ID and a Date when a message is stored, so that each retry sends the same ones.
 
-        That is for SMTP, which sends our headers as they are.
+        True for SMTP, which sends these headers unchanged.
         """
         return isinstance(self, SMTPBackend)
 
@@ -92,8 +92,8 @@ class QueueingMixin(BaseEmailBackend):
         """Queue the messages, all or none, and return how many; ``kwargs`` are stored with each.
 
         Raises QueueUnavailable, unless ``fail_silently`` (then it returns 0), UnstorableMessage for a message
-        that cannot be pickled, and Django's ValueError for a newline in a header. Mail about what this package
-        logs is not queued: it returns 0.
+        that cannot be pickled, and Django's ValueError for a newline in a header. Mail that a log
+        handler sends about a record of this package is not queued; then it returns 0.
         """
         messages = [] if getattr(in_handling, "record", None) else list(email_messages or ())
         try:
@@ -113,12 +113,12 @@ class QueueingMixin(BaseEmailBackend):
 
     @staticmethod
     def _wrap(email: Any, created: datetime | None = None, **kwargs: Any) -> bytes:
-        """Serialise a message, ``kwargs`` beside it, as created now or at the given naive local time."""
+        """Serialise a message with ``kwargs``, created now or at the given naive local time."""
         return dumps(Envelope(email, created or datetime.now(), kwargs))
 
     @staticmethod
     def _make_pickleable(message: Any) -> Any:
-        """Copy a message without its connection; the caller's own, and its headers, stay as they are."""
+        """Return a copy of a message without its connection; the original and its headers are not changed."""
         return detached_copy(message)
 
     # delivering
@@ -126,9 +126,9 @@ class QueueingMixin(BaseEmailBackend):
     def send_queued_messages(self, expire: float | None = None) -> DrainResult:
         """Try each queued message once; one that fails and is older than ``expire`` seconds is discarded.
 
-        Raises QueueUnavailable. Works in any thread.
+        Raises QueueUnavailable. May be called in any thread.
         """
-        # While it delivers, a hook of its own or another thread may call this.
+        # A hook or another thread may call this while this backend is delivering.
         backend = self if self._session is None else self._copy_for_worker()
         drain = Drain(backend, backend._mailers(), conf.MAIL_QUEUE_EXPIRE if expire is None else expire)
         self.report = drain.report
@@ -140,11 +140,11 @@ class QueueingMixin(BaseEmailBackend):
     def _send_queued_messages(
         self, email_message: Any, expired: datetime, email_message_dict: dict[str, Any]
     ) -> tuple[bool, bool | None]:
-        """Deliver one message and say what becomes of it: SENT, DOQUEUE (try again) or NOQUEUE (give it up).
+        """Deliver one message, and return SENT, DOQUEUE (try again) or NOQUEUE (give up).
 
-        A hook for subclasses: what it leaves in the message and in ``email_message_dict`` survives a requeue. A
-        message that fails is given up when it was created before ``expired``; that is logged here. A subclass that
-        may be called in several threads at once says ``parallel = True``.
+        A hook for subclasses: its changes to the message and to ``email_message_dict`` survive a requeue. A message
+        that fails is given up, and logged here, if it was created before ``expired``. A subclass whose hook may run
+        in several threads at once sets ``parallel = True``.
         """
         if self._session is not None:
             return self._session.send(email_message, expired, email_message_dict)
@@ -155,15 +155,15 @@ class QueueingMixin(BaseEmailBackend):
             session.close()
 
     def _send_now(self, message: Any) -> Any:
-        """Send a message by the class behind, and return how many that says it has sent."""
+        """Send a message with the extended backend, and return the result of its send_messages()."""
         return super().send_messages([message])
 
     def open(self) -> Any:
-        """Connect while delivering. Storing needs no connection, so that ``with get_connection():`` makes none."""
+        """Connect if a drain is delivering; otherwise do nothing, since storing needs no connection."""
         if self._session is None:
             return None
         if not self._session.is_busy:
-            # A hook sends by the class behind: the connection is the session's all the same.
+            # A hook sends with the extended backend: it uses the session's connection.
             self._session.connect()
         return super().open()
 
@@ -172,19 +172,19 @@ class QueueingMixin(BaseEmailBackend):
         return type(self)._send_queued_messages is not QueueingMixin._send_queued_messages
 
     def _copy_for_worker(self) -> QueueingMixin:
-        """Copy this backend for a thread; the copy has a connection of its own."""
+        """Return a copy of this backend for another thread; it makes its own connection."""
         duplicate = copy.copy(self)
         duplicate._session = None
         return duplicate
 
     def _mailers(self) -> dict[str | None, QueueingMixin]:
-        """Return the backends by which what is queued may have been sent, by alias; None: of what names no mailer.
+        """Return the backends that deliver this queue, by the alias that a message names; None: it names no mailer.
 
-        A mailer whose mail goes to another queue is there too: some of its mail may be older than that.
+        Mailers of other queues are included: a message may be older than the mailer's queue setting.
         """
-        if configured() is None:
+        if mailers_setting() is None:
             return {None: self, DEFAULT_ALIAS: self}
         mailers, _ = queueing_mailers()
-        if self.alias is None:  # made by hand
+        if self.alias is None:  # instantiated directly
             return {**mailers, None: self}
-        return with_unnamed({**mailers, self.alias: self}, self.queue_name)
+        return with_mailer_for_unnamed({**mailers, self.alias: self}, self.queue_name)

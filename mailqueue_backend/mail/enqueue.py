@@ -1,4 +1,4 @@
-"""What happens to a message before it is written: the queue gets a copy of its own, complete and valid."""
+"""Prepare messages for the queue: copy, validate, stamp and serialise them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Message = TypeVar("Message")
 
 
 def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> list[bytes]:
-    """Return the payloads of messages, by the backend's hooks; ``kwargs`` are stored with each.
+    """Serialise messages with the backend's hooks, and return their payloads; ``kwargs`` are stored with each.
 
     Raises UnstorableMessage for a message that cannot be pickled, and Django's ValueError for a newline in a header.
     """
-    delivered = getattr(in_delivery, "message", None)
+    being_delivered = getattr(in_delivery, "message", None)
     payloads = []
     for number, message in enumerate(messages, start=1):
-        if delivered is not None and message is delivered:
-            # It would never arrive, and never expire.
+        if being_delivered is not None and message is being_delivered:
+            # It would be queued again by each drain, and never expire.
             raise ConfigurationError("The backend that delivers what is queued queues it again: no mail would arrive.")
         if isinstance(message, EmailMessage):
             refuse_broken_headers(message)
@@ -46,7 +46,7 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
             payloads.append(backend._wrap(duplicate, **fields))
         except interrupts():
             raise
-        except Exception as error:  # pickling runs the code of whatever hangs on the message
+        except Exception as error:  # pickling runs the code of any object that is attached to the message
             raise UnstorableMessage(
                 f"Message {number} of {len(messages)} cannot be queued, since it cannot be pickled: {error}"
             ) from error
@@ -54,7 +54,7 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
 
 
 def detached_copy(message: Message) -> Message:
-    """Copy a message without its connection and with a header dict of its own."""
+    """Return a copy of a message without its connection and with a copy of its headers."""
     duplicate = copy.copy(message)
     attributes = vars(duplicate)
     if "connection" in attributes or "_connection" in attributes:
@@ -67,9 +67,9 @@ def detached_copy(message: Message) -> Message:
 
 
 def stamped(message: EmailMessage, original: EmailMessage) -> EmailMessage:
-    """Add the Message-ID and Date that all tries will have, where there is none, and return the message.
+    """Return the message with a Message-ID and a Date, which each retry will send again; keep existing ones.
 
-    The sender's own message stays as it is: it is copied if ``message`` is still the same, or shares its headers.
+    The caller's ``original`` is not changed: if ``message`` is the same object, or shares its headers, it is copied.
     """
     if message is original or message.extra_headers is original.extra_headers:
         message = detached_copy(message)
@@ -83,7 +83,7 @@ def _date() -> str:
 
 
 def refuse_broken_headers(message: EmailMessage) -> None:
-    """Raise Django's own ValueError for a newline in a header now, while the sender can hear it."""
+    """Raise Django's ValueError for a newline in a header: the caller can handle it, and a drain could not."""
     values = [message.subject, message.from_email, *message.to, *message.cc, *message.bcc, *message.reply_to]
     for name, value in message.extra_headers.items():
         values += (name, value)

@@ -1,4 +1,4 @@
-"""Django's mailers, which came with 6.1: which of them queue and where, and which queues the command drains."""
+"""Django 6.1's mailers: which of them queue, and which queues the command drains."""
 
 from __future__ import annotations
 
@@ -18,78 +18,79 @@ from ..settings import conf
 
 logger = get_logger("delivery")
 
-#: What drains where EMAIL_BACKEND is not ours, as in 0.1.2.
+#: The backend that drains if EMAIL_BACKEND is not one of ours, as in 0.1.2.
 OUR_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
-#: The mailer of a message that names none.
+#: Django's alias for the mailer that sends messages without an alias.
 DEFAULT_ALIAS = "default"
 
 
-def configured() -> dict[str, Any] | None:
-    """Return MAILERS; None where EMAIL_BACKEND decides."""
-    # Django < 6.1: the setting means nothing.
+def mailers_setting() -> dict[str, Any] | None:
+    """Return MAILERS; None if EMAIL_BACKEND is used instead."""
+    # Django < 6.1: the setting has no meaning.
     return conf.MAILERS if hasattr(mail, "mailers") else None
 
 
 def queueing_aliases() -> list[str]:
-    """Return the mailers of MAILERS that queue their mail, and those whose class cannot be imported: they may."""
-    return [alias for alias in configured() or {} if _may_queue(alias)]
+    """Return the aliases in MAILERS that queue their mail, and those whose class cannot be imported, since they may."""
+    return [alias for alias in mailers_setting() or {} if _may_queue(alias)]
 
 
 def _may_queue(alias: str) -> bool:
     try:
-        return queues(mailer_class(alias))
+        return is_queueing(mailer_class(alias))
     except ConfigurationError:
         return True
 
 
 def mailer_class(alias: str) -> type:
-    """Import the class of a mailer. Raises ConfigurationError."""
-    config = (configured() or {})[alias]
-    return imported(f"MAILERS[{alias!r}]", config.get("BACKEND", "django.core.mail.backends.smtp.EmailBackend"))
+    """Import the backend class of a mailer. Raises ConfigurationError."""
+    config = (mailers_setting() or {})[alias]
+    return import_backend(f"MAILERS[{alias!r}]", config.get("BACKEND", "django.core.mail.backends.smtp.EmailBackend"))
 
 
-def imported(where: str, path: str) -> type:
-    """Import the backend that a setting names. Raises ConfigurationError, which says where."""
+def import_backend(setting: str, path: str) -> type:
+    """Import the backend class that a setting names. Raises ConfigurationError, which names the setting."""
     try:
-        found: type = import_string(path)
+        backend_class: type = import_string(path)
     except interrupts():
         raise
-    except Exception as error:  # a module that is not ours may raise anything
-        raise ConfigurationError(f"{where}: {path!r} cannot be imported: {error}") from error
-    return found
+    except Exception as error:  # a site's module may raise anything
+        raise ConfigurationError(f"{setting}: {path!r} cannot be imported: {error}") from error
+    return backend_class
 
 
-def queues(backend_class: type) -> bool:
-    """Return whether a backend is one of ours: it stores what it is given."""
+def is_queueing(backend_class: type) -> bool:
+    """Return whether a backend class is one of ours, which queues messages."""
     return hasattr(backend_class, "send_queued_messages")
 
 
-def mailer(alias: str) -> Any:
-    """Make the backend of a mailer. Raises ConfigurationError."""
+def make_mailer(alias: str) -> Any:
+    """Return the backend of a mailer. Raises ConfigurationError."""
     try:
         return mail.mailers[alias]
     except interrupts():
         raise
-    except Exception as error:  # Django's InvalidMailer, or whatever a site's class raises
+    except Exception as error:  # Django's InvalidMailer, or any error of a site's class
         raise ConfigurationError(f"The mailer {alias!r} cannot be used: {error}") from error
 
 
 def queueing_mailers() -> tuple[dict[str | None, Any], list[ConfigurationError]]:
-    """Make the backends of the mailers that queue, by alias; and the errors of those that cannot be made."""
+    """Return the backends of the mailers that queue, by alias, and the errors of those that cannot be made."""
     mailers: dict[str | None, Any] = {}
     errors: list[ConfigurationError] = []
     for alias in queueing_aliases():
         try:
-            mailers[alias] = mailer(alias)
+            mailers[alias] = make_mailer(alias)
         except ConfigurationError as error:
             errors.append(error)
     return mailers, errors
 
 
-def with_unnamed(mailers: dict[str | None, Any], queue_name: str) -> dict[str | None, Any]:
-    """Add, as None, the mailer of what is in this queue and names none: the only one that queues there, or the default.
+def with_mailer_for_unnamed(mailers: dict[str | None, Any], queue_name: str) -> dict[str | None, Any]:
+    """Return the mailers with one more under the key None, for the messages in this queue that name no mailer.
 
-    Where there are several, and the default is not among them, none is added: it would be a guess.
+    It is the only mailer of the queue, or the default one. If the queue has several, and the default is not one of
+    them, nothing is added.
     """
     here = {alias: backend for alias, backend in mailers.items() if backend.queue_name == queue_name}
     alias = next(iter(here)) if len(here) == 1 else DEFAULT_ALIAS
@@ -97,28 +98,28 @@ def with_unnamed(mailers: dict[str | None, Any], queue_name: str) -> dict[str | 
 
 
 def backends_to_drain(using: str | None = None) -> list[Any]:
-    """Return a backend for each queue of ours: all of them, or that of the mailer ``using``.
+    """Return one backend for each queue to drain, or only the backend of the mailer ``using``.
 
-    Those of the mailers in MAILERS that queue; without MAILERS that of EMAIL_BACKEND, or else QueuedEmailBackend.
-    None is ours in a test run, where Django has put its locmem backend in the place of all others.
-    Raises ConfigurationError when ``using`` is not one of ours, or no mailer can be used.
+    They are those of the mailers in MAILERS that queue. Without MAILERS, it is the one of EMAIL_BACKEND if that queues,
+    or else QueuedEmailBackend. In a test run, in which Django replaces all backends by locmem, the list is empty.
+    Raises ConfigurationError if ``using`` is not a mailer that queues, or if no mailer can be used.
     """
-    if configured() is None:
+    if mailers_setting() is None:
         if using not in (None, DEFAULT_ALIAS):
             raise ConfigurationError(
                 f"There is no mailer {using!r}: without MAILERS the only one is {DEFAULT_ALIAS!r}."
             )
-        return _backend_of_the_settings()
+        return _backend_from_settings()
     aliases = queueing_aliases()
     if not aliases or using is None:
-        return _one_for_each_queue()
+        return _one_backend_per_queue()
     if using not in aliases:
         raise ConfigurationError(f"MAILERS has no {using!r} that queues its mail; those that do: {aliases}.")
-    return [mailer(using)]
+    return [make_mailer(using)]
 
 
 def drain_all(backends: Iterable[Any], options: DrainOptions, *expire: float) -> Iterator[tuple[int, int, int]]:
-    """Drain one queue after the other, and yield the three figures of each; the limits are for all together."""
+    """Drain one queue after the other, and yield the figures of each. The limits apply to all of them together."""
     end = None if options.time_limit is None else monotonic() + options.time_limit
     for backend in backends:
         backend.options = options
@@ -128,22 +129,23 @@ def drain_all(backends: Iterable[Any], options: DrainOptions, *expire: float) ->
         options = replace(options, limit=limit, time_limit=time_limit)
 
 
-def _one_for_each_queue() -> list[Any]:
-    """Return the first mailer of each queue; one that cannot be used does not hold up the others' mail."""
+def _one_backend_per_queue() -> list[Any]:
+    """Return the first mailer of each queue. Log a mailer that cannot be used, and drain the others."""
     mailers, errors = queueing_mailers()
     if errors and not mailers:
         raise errors[0]
     for error in errors:
-        logger.error("%s. What it has queued waits until it expires.", error)
+        logger.error("%s. The messages that it has queued wait until it can be used, or until they expire.", error)
     first: dict[str, Any] = {}
     for backend in mailers.values():
         first.setdefault(backend.queue_name, backend)
     return list(first.values())
 
 
-def _backend_of_the_settings() -> list[Any]:
-    chosen = imported("EMAIL_BACKEND", conf.EMAIL_BACKEND)
-    if queues(chosen):
-        # Django < 6.1: there are no mailers.
+def _backend_from_settings() -> list[Any]:
+    chosen = import_backend("EMAIL_BACKEND", conf.EMAIL_BACKEND)
+    if is_queueing(chosen):
+        # Django < 6.1: mail.mailers does not exist.
         return [mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()]
+    # Locmem: a test run.
     return [] if issubclass(chosen, LocmemBackend) else [import_string(OUR_BACKEND)()]

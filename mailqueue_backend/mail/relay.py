@@ -1,4 +1,4 @@
-"""QueuedEmailBackend for any way of delivering: it queues, and another backend delivers."""
+"""QueuedEmailBackend for any transport: it queues messages, and another backend delivers them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..delivery.session import TIMEOUT
 from ..errors import ConfigurationError, interrupts
 from ..settings import conf
 from .base import QueueingMixin
-from .mailers import configured, imported, mailer, mailer_class, queues
+from .mailers import import_backend, is_queueing, mailer_class, mailers_setting, make_mailer
 
 
 class RelayBackend(BaseEmailBackend):
     """Delivers through the mailer ``deliver_using``, or through the backend of MAIL_QUEUE_DELIVERY_BACKEND."""
 
     def __init__(self, *args: Any, deliver_using: str | None = None, **kwargs: Any) -> None:
-        """Take the alias of the mailer that delivers. Raises ConfigurationError when it cannot."""
+        """Accept the alias of the mailer that delivers. Raises ConfigurationError if it cannot deliver."""
         super().__init__(*args, **kwargs)
         self.deliver_using = deliver_using
         self.delivers_with = delivering_class(deliver_using)
@@ -45,28 +45,28 @@ class RelayBackend(BaseEmailBackend):
             done = True
         finally:
             if not done:
-                # Whatever state the connection is in, the next message shall not meet it.
+                # The connection may be in any state, so the next message gets a new one.
                 try:
                     self.close()
                 except interrupts():
                     raise
-                except Exception:  # noqa: BLE001 - the error that led here is the one to be told
+                except Exception:  # noqa: BLE001 - the first error is the one to report
                     self._target = None
         return answer
 
     def _new_target(self) -> Any:
-        """Make the backend that delivers: it tells its errors, and SMTP does not wait for ever."""
-        target = self._made_by_hand() if self.deliver_using is None else mailer(self.deliver_using)
+        """Return a new instance of the backend that delivers. It raises its errors, and SMTP always has a timeout."""
+        target = self._instantiate() if self.deliver_using is None else make_mailer(self.deliver_using)
         target.fail_silently = False
         if isinstance(target, SMTPBackend) and target.timeout is None:
             target.timeout = TIMEOUT
         return target
 
-    def _made_by_hand(self) -> Any:
+    def _instantiate(self) -> Any:
         backend_class: Any = self.delivers_with
-        # Django >= 6.1: its SMTP backend warns, unless it is told that there is no alias.
-        warns = hasattr(mail, "mailers") and backend_class.__init__ is SMTPBackend.__init__
-        return backend_class(alias=None) if warns else backend_class()
+        # Django >= 6.1: its SMTP backend warns if it is instantiated without an alias argument.
+        needs_alias = hasattr(mail, "mailers") and backend_class.__init__ is SMTPBackend.__init__
+        return backend_class(alias=None) if needs_alias else backend_class()
 
 
 class QueuedEmailBackend(QueueingMixin, RelayBackend):
@@ -74,12 +74,12 @@ class QueuedEmailBackend(QueueingMixin, RelayBackend):
 
     @property
     def parallel(self) -> bool:  # type: ignore[override]
-        """A hook of 2015 knows nothing of threads."""
+        """False if the hook is overridden, since hooks written for 0.1.2 may not be thread-safe."""
         return not self._has_own_hook
 
     @property
     def stamps_headers(self) -> bool:
-        """As the backend that delivers wants it."""
+        """Whether the backend that delivers is Django's SMTP backend."""
         return issubclass(self.delivers_with, SMTPBackend)
 
     def _copy_for_worker(self) -> QueuedEmailBackend:
@@ -89,19 +89,19 @@ class QueuedEmailBackend(QueueingMixin, RelayBackend):
 
 
 def delivering_class(alias: str | None) -> type[BaseEmailBackend]:
-    """Find the class that delivers for a relay. Raises ConfigurationError when there is none, or when it queues."""
+    """Return the class that delivers for a relay. Raises ConfigurationError if there is none, or if it queues."""
     if alias is not None:
-        where = f"deliver_using = {alias!r}"
-        if alias not in (configured() or {}):
-            raise ConfigurationError(f"{where} is not a mailer in MAILERS.")
-        found = mailer_class(alias)
-    elif configured() is not None:
+        setting = f"deliver_using = {alias!r}"
+        if alias not in (mailers_setting() or {}):
+            raise ConfigurationError(f"{setting} is not a mailer in MAILERS.")
+        backend_class = mailer_class(alias)
+    elif mailers_setting() is not None:
         raise ConfigurationError('A relay needs OPTIONS = {"deliver_using": ALIAS}, the mailer that delivers.')
     elif not conf.MAIL_QUEUE_DELIVERY_BACKEND:
         raise ConfigurationError('A relay needs MAIL_QUEUE_DELIVERY_BACKEND = "dotted.Backend", which delivers.')
     else:
-        where = f"MAIL_QUEUE_DELIVERY_BACKEND = {conf.MAIL_QUEUE_DELIVERY_BACKEND!r}"
-        found = imported("MAIL_QUEUE_DELIVERY_BACKEND", conf.MAIL_QUEUE_DELIVERY_BACKEND)
-    if queues(found):
-        raise ConfigurationError(f"{where} queues its mail itself: a relay needs a backend that delivers.")
-    return found
+        setting = f"MAIL_QUEUE_DELIVERY_BACKEND = {conf.MAIL_QUEUE_DELIVERY_BACKEND!r}"
+        backend_class = import_backend("MAIL_QUEUE_DELIVERY_BACKEND", conf.MAIL_QUEUE_DELIVERY_BACKEND)
+    if is_queueing(backend_class):
+        raise ConfigurationError(f"{setting} queues its mail itself: a relay needs a backend that delivers.")
+    return backend_class

@@ -1,4 +1,4 @@
-"""QueuedEmailBackend: the SMTP backend with a queue in front, under the path that 0.1.2 published."""
+"""QueuedEmailBackend: Django's SMTP backend with a queue in front, under the import path of 0.1.2."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["FORMATTER", "LFH", "LOGGER", "QueuedEmailBackend"]
 LFH = attach_handler()  # 0.1.2
 FORMATTER = LFH.formatter  # 0.1.2
 
-#: What we put in the place of smtplib's own classes, and of nothing else.
+#: Replacements for smtplib's classes. Any other connection class is used unchanged.
 _CONNECTION_CLASSES = {smtplib.SMTP: DeliverySMTP, smtplib.SMTP_SSL: DeliverySMTPOverSSL}
 
 
 class QueuedEmailBackend(QueueingMixin, EmailBackend):
     """Queues messages, and delivers them over SMTP when ``send_queued_messages()`` is called.
 
-    There to override: the hooks of QueueingMixin, ``open()`` (a login by other means), ``_send()`` (a signature, a
-    log), ``connection_class`` and ``ssl_context``. Each works as in Django's own backend.
+    A subclass may override the hooks of QueueingMixin, ``open()`` (for another kind of login), ``_send()`` (to sign or
+    log a message), ``connection_class`` and ``ssl_context``. All but the hooks work as in Django's backend.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         test: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Take what Django's SMTP backend takes; ``test`` is accepted for 0.1.2's sake and changes nothing."""
+        """Accept the arguments of Django's SMTP backend; ``test`` is accepted for 0.1.2, and has no effect."""
         if hasattr(mail, "mailers"):
-            # Django >= 6.1: made without MAILERS, and meant so; without this word it warns.
+            # Django >= 6.1: without this argument, the SMTP backend warns if it is not made from MAILERS.
             kwargs.setdefault("alias", None)
         super().__init__(
             host=host,
@@ -58,12 +58,12 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
 
     @property
     def parallel(self) -> bool:  # type: ignore[override]
-        """A hook of 2015 knows nothing of threads."""
+        """False if the hook is overridden, since hooks written for 0.1.2 may not be thread-safe."""
         return not self._has_own_hook
 
     @property
     def connection_class(self) -> Any:
-        """smtplib's class, extended while delivering; a patched smtplib, and a site's own class, are left alone."""
+        """smtplib's class, extended while delivering. A patched smtplib, or a site's own class, is used unchanged."""
         chosen = super().connection_class
         extended = _CONNECTION_CLASSES.get(chosen)
         if extended is None or self._session is None:
