@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class MailQueueConfig(AppConfig):
-    """Registers the system checks."""
+    """The app that registers the system checks."""
 
     name = "mailqueue_backend"
     verbose_name = "Mail queue"

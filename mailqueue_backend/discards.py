@@ -1,8 +1,8 @@
-"""The discard log: one line, and one only, for each message that is given up.
+"""The discard log: exactly one line for each message that is given up.
 
-Its logger carries discard lines and nothing else. The line is written and flushed before the message leaves
-the queue; a log that cannot be written raises DiscardLogError, and the message stays. Several processes may
-write to one log: they take turns by a lock on a file beside it, whose name ends in ``.lock``.
+Its logger carries only discard lines. The line is written and flushed before the message leaves the queue; if it cannot
+be written, DiscardLogError is raised, and the message stays queued. Several processes may write to the same log: each
+one locks a file beside it while it writes, whose name ends in ``.lock``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from django.core.files import locks
 from .errors import DiscardLogError, interrupts
 from .settings import conf
 
+#: The format of 0.1.2.
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-#: Characters that would end a line, or that a terminal obeys.
+#: Line ends, and control characters of terminals.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 LOGGER = logging.getLogger("smtp.mail_queue")
 
 
 class OneLineFormatter(logging.Formatter):
-    """Escapes line ends and control characters: a subject must not forge a line."""
+    """Escapes line ends and control characters, so that a subject cannot forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), super().format(record))
 
 
 class DiscardLogHandler(RotatingFileHandler):
-    """Writes to the file that the settings name now, in UTF-8 on every system; opens it at the first record."""
+    """Writes to MAIL_QUEUE_LOG_FILENAME, read for each record, in UTF-8. Opens the file at the first record."""
 
     def __init__(self) -> None:
         super().__init__(os.devnull, delay=True, encoding="utf-8", errors="backslashreplace")
@@ -43,10 +44,10 @@ class DiscardLogHandler(RotatingFileHandler):
         self.setFormatter(OneLineFormatter(FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write and flush one record, rotating before that when it is time, while no other process does."""
+        """Write and flush one record, after rotating the file if necessary, while holding the lock of the log."""
         try:
             self._follow_settings()
-            with _turn(f"{self.baseFilename}.lock"):
+            with _locked(f"{self.baseFilename}.lock"):
                 self._leave_rotated_file()
                 super().emit(record)
         except Exception:
@@ -54,7 +55,7 @@ class DiscardLogHandler(RotatingFileHandler):
             raise
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Let a failure reach emit(), which reports it on stderr as logging does, and then the one who logs."""
+        """Raise the error again for emit(), which reports it on stderr, as logging does, and raises it as well."""
         raise
 
     def _follow_settings(self) -> None:
@@ -66,7 +67,7 @@ class DiscardLogHandler(RotatingFileHandler):
             self.baseFilename = filename
 
     def _leave_rotated_file(self) -> None:
-        """Open the log anew, at the next record, where another process has renamed what we have open."""
+        """Close the file if another process has rotated it; the next record opens the new one."""
         if self.stream and not _is_file(self.stream, self.baseFilename):
             self._close_stream()
 
@@ -77,8 +78,8 @@ class DiscardLogHandler(RotatingFileHandler):
 
 
 @contextmanager
-def _turn(filename: str) -> Iterator[None]:
-    """Wait until no other process has its turn. Where no file can be made, none can be renamed: rotation fails."""
+def _locked(filename: str) -> Iterator[None]:
+    """Hold a lock file. If it cannot be created, do without: rotation cannot rename files in that directory either."""
     try:
         lock = open(filename, "ab")  # noqa: SIM115 - closed below
     except PermissionError:
@@ -97,7 +98,7 @@ def _is_file(stream: Any, filename: str) -> bool:
 
 
 def attach_handler() -> DiscardLogHandler:
-    """Attach the handler to the logger, once, however often this is called, and return it."""
+    """Return the logger's handler, attaching it at the first call."""
     for handler in LOGGER.handlers:
         if isinstance(handler, DiscardLogHandler):
             return handler
@@ -109,7 +110,7 @@ def attach_handler() -> DiscardLogHandler:
 def log_discard(
     created: object, sender: object, recipients: Iterable[object], subject: object, error: object, id: str
 ) -> None:
-    """Write the line for a message that is given up. Raises DiscardLogError when it cannot be written."""
+    """Write the line for a message that is given up. Raises DiscardLogError if it cannot be written."""
     try:
         LOGGER.warning(
             "Message Expired. Created:%s, Subject: %s, From:%s, To:%s. Error: %s. Id: %s",

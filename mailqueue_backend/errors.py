@@ -1,12 +1,12 @@
-"""Every error of this package.
+"""All errors of this package.
 
 ::
 
     MailQueueError
-    ├── QueueUnavailable      the engine behind a queue does not answer, or refuses
+    ├── QueueUnavailable      the queue's engine cannot be reached, or reports an error
     ├── UnstorableMessage     a message that cannot be pickled; also a pickle.PicklingError
-    ├── Unreadable            a payload that cannot be opened; it belongs in the dead queue
-    │   └── UnknownClass      a class that it needs cannot be imported, or not yet: another process may have it
+    ├── Unreadable            a payload that cannot be opened; it goes to the dead queue
+    │   └── UnknownClass      a class that it needs cannot be imported in this process; another one may have it
     ├── DiscardLogError       the discard log cannot be written; the message stays queued
     └── ConfigurationError    a setting is wrong; also Django's ImproperlyConfigured
 """
@@ -18,37 +18,37 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class MailQueueError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class QueueUnavailable(MailQueueError):
-    """The queue's engine cannot be reached or refuses to work; the driver's error is the cause."""
+    """The queue's engine cannot be reached, or reports an error; ``__cause__`` is the driver's error."""
 
 
 class UnstorableMessage(MailQueueError, PicklingError):
-    """A message cannot be pickled, so it cannot be queued; nothing of its batch was."""
+    """A message cannot be pickled; no message of the same send_messages() call was queued."""
 
 
 class Unreadable(MailQueueError):
-    """A payload does not hold a message that can be read here; the reason quotes nothing of it."""
+    """A payload cannot be read as a message; the error does not quote its content."""
 
 
 class UnknownClass(Unreadable):
-    """A signed payload needs a class that cannot be imported here; after a rolling deploy it may be."""
+    """A payload needs a class that cannot be imported in this process, but perhaps after a rolling deploy."""
 
 
 class DiscardLogError(MailQueueError):
-    """A discard could not be logged, so it must not happen."""
+    """A discard could not be logged; the message stays queued."""
 
 
 class ConfigurationError(MailQueueError, ImproperlyConfigured):
-    """A setting is missing or wrong; the message says what to write."""
+    """A setting is missing or wrong; the message says how to correct it."""
 
 
 def interrupts() -> tuple[type[Exception], ...]:
-    """Return the exceptions that end whatever runs, though they are Exceptions: that of Celery's soft time limit.
+    """Return the subclasses of Exception that must end a drain: the one of Celery's soft time limit, if it is loaded.
 
-    For ``except interrupts(): raise``, before each broad except.
+    Write ``except interrupts(): raise`` before each ``except Exception``.
     """
     billiard = sys.modules.get("billiard.exceptions")
     return () if billiard is None else (billiard.SoftTimeLimitExceeded,)

@@ -1,7 +1,7 @@
-"""The loggers of this package: what they say is not mailed through the queue, and no handler stops a drain.
+"""The loggers of this package. Their records are not mailed through the queue, and no handler's error stops a drain.
 
-A handler that mails (Django's AdminEmailHandler) would queue a message about each message that fails. That one
-fails as well, and is logged as well: each drain would double the queue.
+A handler that sends mail, such as Django's AdminEmailHandler, would queue a message about each message that fails. The
+new message would fail too, and be logged too: each drain would double the queue.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from threading import local
 
 from .errors import interrupts
 
-#: ``record``: a record of ours that is being handled in this thread.
+#: ``record`` is the record of this package that this thread is handling, or None.
 in_handling = local()
 
 
@@ -30,7 +30,7 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         type(logger).handle(logger, record)
     except interrupts():
         raise
-    except Exception:  # noqa: BLE001 - a site's handler may raise anything; said on stderr, as logging does
+    except Exception:  # noqa: BLE001 - a site's handler may raise anything; report it on stderr, as logging does
         logging.NullHandler().handleError(record)
     finally:
         in_handling.record = outer

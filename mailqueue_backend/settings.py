@@ -1,7 +1,7 @@
-"""Every setting that this package reads: name, types, default. Each is read when it is used.
+"""All settings that this package reads: name, types, default. Each one is read when it is used.
 
-``conf.MAIL_QUEUE_NAME`` is the site's value, or the default, or a ConfigurationError when the value is of
-a wrong type. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) answer with the live value too.
+``conf.MAIL_QUEUE_NAME`` is the site's value, or the default. It raises ConfigurationError if the value has a wrong
+type. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) return the current values, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Setting(Generic[T]):
-    """A typed, live view of one attribute of django.conf.settings."""
+    """One attribute of django.conf.settings, with its types and default, read at each access."""
 
     def __init__(self, default: T, *kinds: type, choices: tuple[T, ...] = ()) -> None:
         self.default = default
@@ -50,7 +50,7 @@ class Setting(Generic[T]):
 
 
 class QueueFrontSetting(Setting[T]):
-    """A setting that queue-front takes from the environment as well."""
+    """A setting that queue-front also reads from the environment."""
 
     def _value(self) -> T:
         if hasattr(settings, self.name):
@@ -60,60 +60,60 @@ class QueueFrontSetting(Setting[T]):
 
 
 class DeprecatedSetting(Setting[T]):
-    """A setting of Django's that it deprecates; what this package reads of it is not the site's fault."""
+    """A deprecated setting of Django, read without the deprecation warning: this package reads it, not the site."""
 
     def _value(self) -> T:
-        # Django >= 6.1: read in the usual way, it warns.
+        # Django >= 6.1: LazySettings.__getattr__() would warn.
         value: T = getattr(settings._wrapped, self.name, self.default)  # type: ignore[misc]
         return value
 
 
 class Settings:
-    """The MAIL_QUEUE_* settings, and those of Django and queue-front that decide about the queue."""
+    """The MAIL_QUEUE_* settings, and the settings of Django and queue-front that this package uses."""
 
     #: Name of the queue.
     MAIL_QUEUE_NAME = Setting("MAIL_QUEUE")
     #: Age in seconds after which a message that has just failed is discarded.
     MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float)
-    #: Seconds for which a drain holds a message that it is delivering.
+    #: Seconds for which a drain reserves a message; twice the time that its delivery may take.
     MAIL_QUEUE_LEASE = Setting[float](600, int, float)
-    #: Seconds to wait before a failed message is tried again, growing with its age; 0: every drain tries again.
+    #: Minimum number of seconds until a failed message is tried again; grows with its age. 0: each drain tries it.
     MAIL_QUEUE_RETRY_DELAY = Setting[float](0, int, float)
-    #: Whether a message that the server refuses for good (5xx) is tried again until it expires.
+    #: Whether a message that the server refuses permanently (5xx) is tried again until it expires.
     MAIL_QUEUE_RETRY_REJECTED = Setting(True)
-    #: Connections that a drain opens at most.
+    #: Maximum number of connections of a drain.
     MAIL_QUEUE_WORKERS = Setting(8)
-    #: Messages per second that a drain sends at most; 0: as fast as it can.
+    #: Maximum number of messages per second that a drain sends; 0: no limit.
     MAIL_QUEUE_RATE = Setting[float](0, int, float)
-    #: Dotted path of the backend through which mail.relay delivers, where MAILERS is not set.
+    #: Dotted path of the backend with which mail.relay delivers, if MAILERS is not used.
     MAIL_QUEUE_DELIVERY_BACKEND = Setting[str | None](None, str, type(None))
     #: Database alias of the database queue.
     MAIL_QUEUE_DATABASE = Setting("default")
-    #: What becomes of a payload without a signature: "restricted" reads it as inert data, "quarantine" sets it aside.
+    #: How to treat an unsigned payload: "restricted" reads it as inert data, "quarantine" moves it to the dead queue.
     MAIL_QUEUE_UNSIGNED = Setting("restricted", choices=("restricted", "quarantine"))
-    #: File of the discard log.
+    #: Path of the discard log.
     MAIL_QUEUE_LOG_FILENAME = Setting[str | PathLike[str]]("smtp.mail_queue.mail_queue_fail.log", str, PathLike)
     #: Size in bytes at which the discard log is rotated; 0: never.
     MAIL_QUEUE_LOG_FILE_MAXBYTES = Setting(5242880)
     #: Number of rotated discard logs that are kept.
     MAIL_QUEUE_LOG_FILE_BACKUP = Setting(5)
-    #: queue-front's setting: one of its modules, or a dotted path. None: the database queue.
+    #: From queue-front: one of its modules, or a dotted path. None: the database queue.
     QUEUE_BACKEND = Setting[str | None](None, str, type(None))
     #: URL of the Redis queue: redis://, rediss:// or unix://, with password and database.
     MAIL_QUEUE_REDIS_URL = Setting[str | None](None, str, type(None))
-    #: queue-front's settings of its redisd: host:port, database, seconds to wait for an answer.
+    #: From queue-front's redisd: host:port, database number, timeout in seconds.
     QUEUE_REDIS_CONNECTION = QueueFrontSetting[str | None](None, str, type(None))
     QUEUE_REDIS_DB = QueueFrontSetting[int | str | None](None, int, str, type(None))
     QUEUE_REDIS_TIMEOUT = QueueFrontSetting[float | str | None](None, int, float, str, type(None))
-    #: Django's: what payloads are signed with.
+    #: From Django: the key that signs payloads.
     SECRET_KEY = Setting[str | bytes]("", str, bytes)
-    #: Django's: keys of the past, which still verify.
+    #: From Django: old keys, whose signatures are still accepted.
     SECRET_KEY_FALLBACKS = Setting[list[str | bytes] | tuple[str | bytes, ...]]([], list, tuple)
-    #: Django's: its mailers since 6.1. None: EMAIL_BACKEND decides.
+    #: From Django 6.1: the mailers. None: EMAIL_BACKEND is used.
     MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
-    #: Django's: the backend where MAILERS is not set.
+    #: From Django: the backend, if MAILERS is not used.
     EMAIL_BACKEND = DeprecatedSetting("django.core.mail.backends.smtp.EmailBackend")
-    #: Django's: whether the Date of a message is in local time.
+    #: From Django: whether the Date of a message is in local time.
     EMAIL_USE_LOCALTIME = Setting[bool](False, bool, int)
 
 

@@ -1,4 +1,4 @@
-"""``manage.py process_mail_queue``: deliver what is queued."""
+"""``manage.py process_mail_queue``: deliver the queued mail."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mailqueue_backend.mail.mailers import backends_to_drain, drain_all
 
 
 class Command(BaseCommand):
-    """Drain the queue of each mailer that is ours, and print what became of the messages.
+    """Drain the queues of all mailers that queue, and print a summary.
 
-    After the first SIGTERM or SIGINT the messages that are being sent are finished; a second one puts them back, and
-    the exit status is 128 and the signal's number.
+    After a SIGTERM or SIGINT, finish the messages that are being sent. After a second one, abort and requeue them, and
+    exit with 128 plus the number of the signal.
     """
 
     help = "Deliver the queued mail: try each message once, requeue what fails, discard what has expired."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take the word that 0.1.2 took, and what one run may do differently from the settings."""
-        parser.add_argument("test", nargs="?", choices=["test"], help="Accepted as ever; it changes nothing.")
-        parser.add_argument("--using", metavar="ALIAS", help="Drain the queue of this mailer, all of it, and no other.")
+        """Add the positional word of 0.1.2, and the options that override settings."""
+        parser.add_argument("test", nargs="?", choices=["test"], help="Accepted for compatibility; has no effect.")
+        parser.add_argument("--using", metavar="ALIAS", help="Drain only the queue of this mailer, all of it.")
         parser.add_argument("--limit", type=_count, metavar="N", help="Try at most N messages.")
-        parser.add_argument("--time-limit", type=_seconds, metavar="S", help="Begin no message after S seconds.")
+        parser.add_argument("--time-limit", type=_seconds, metavar="S", help="Start no message after S seconds.")
         parser.add_argument("--workers", type=_count, metavar="N", help="Open at most N connections.")
         parser.add_argument(
             "--expire", type=_seconds, metavar="S", help="Discard failed messages older than S seconds."
         )
-        parser.add_argument("--loop", action="store_true", help="Drain again and again, until SIGTERM.")
+        parser.add_argument("--loop", action="store_true", help="Drain repeatedly, until SIGTERM.")
         parser.add_argument(
             "--interval", type=_seconds, default=10, metavar="S", help="Seconds between two drains (10)."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Drain and print the summary. Exits with 1 and a message when the queue fails."""
+        """Drain and print the summary. Raises CommandError if the queue is unavailable or a setting is wrong."""
         stop = StopRequest()
         drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop)
         with stopping_on_signals(stop):
@@ -49,14 +49,14 @@ class Command(BaseCommand):
             sys.exit(128 + stop.forced_by)
 
     def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> None:
-        # 0.1.2's subclasses may take no argument but this one.
+        # Subclasses written for 0.1.2 may accept no other argument.
         expire = [] if options["expire"] is None else [options["expire"]]
         results: list[tuple[int, int, int]] = []
         try:
             backends = backends_to_drain(options["using"])
             if not backends:
                 self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
-            for result in drain_all(backends, drain, *expire):  # an error leaves what was done before it
+            for result in drain_all(backends, drain, *expire):  # not list(): the results before an error count
                 results.append(result)
         except MailQueueError as error:
             if not options["loop"]:
