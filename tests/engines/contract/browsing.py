@@ -1,0 +1,67 @@
+"""Browsing: a look at each state, in pages, that takes nothing."""
+
+from __future__ import annotations
+
+from mailqueue_backend.queues.base import Settlement, State
+
+from .base import LONG, OpensQueues, acks, payloads_of
+
+
+class BrowseContract(OpensQueues):
+    """The promises of browse()."""
+
+    def test_each_state_is_listed_in_pages(self) -> None:
+        self.need("browsable")
+        expected = self.fill_all_states()
+        before = self.queue.counts()
+        for state, payloads in expected.items():
+            with self.subTest(state):
+                entries = self.pages(state)
+                self.assertEqual(payloads_of(entries), payloads)
+                self.assertEqual({entry.state for entry in entries}, {state})
+                self.assertEqual({entry.deliveries for entry in entries}, {int(state == "reserved")})
+        self.assertEqual(self.queue.counts(), before)
+        self.assertEqual(self.queue.read_many(5), expected["due"])
+
+    def fill_all_states(self) -> dict[State, list[bytes]]:
+        """Have messages in each state, and return their payloads in the order in which they are listed."""
+        self.queue.write_many(*[b"%02d" % number + bytes(range(256)) for number in range(14)])
+        consumer = self.consumer()
+        taken = consumer.exchange(wanted=9).reservations
+        expected: dict[State, list[bytes]] = {}
+        if self.queue.delays:
+            for delay, reservation in enumerate(taken[:3]):
+                self.settle(consumer, reservation, "release", None, LONG + delay)
+            expected["deferred"] = payloads_of(taken[:3])
+        else:
+            consumer.exchange(acks(taken[:3]))
+        consumer.exchange([Settlement(reservation, "bury") for reservation in taken[3:6]])
+        due = [b"%02d" % number + bytes(range(256)) for number in range(9, 14)]
+        return expected | {"dead": payloads_of(taken[3:6]), "reserved": payloads_of(taken[6:]), "due": due}
+
+    def test_a_state_without_messages_has_no_page(self) -> None:
+        self.need("browsable")
+        for state in ("due", "deferred", "reserved", "dead"):
+            self.assertEqual(self.queue.browse(state, 2), [])  # type: ignore[arg-type]
+
+    def test_an_ended_lease_is_due(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        self.reserve_and_die()
+        self.assertEqual(sorted(payloads_of(self.pages("due"))), [b"a", b"b"])
+        self.assertEqual((self.entry(b"a").deliveries, self.entry(b"b").deliveries), (1, 0))
+        self.assertEqual(self.queue.browse("reserved", 2), [])
+
+    def test_what_stays_is_listed_whatever_others_do_between_pages(self) -> None:
+        payloads = [b"%02d" % number for number in range(30)]
+        self.queue.write_many(*payloads)
+        amounts = [3, 1, 0] * 5
+
+        def take_from_the_head_and_write_at_the_tail() -> None:
+            if amounts:
+                self.queue.read_many(amounts.pop(0))
+                self.queue.write(b"late")
+
+        listed = payloads_of(self.pages("due", take_from_the_head_and_write_at_the_tail))
+        stayed = set(payloads) & set(self.queue.read_many(100))
+        self.assertGreater(len(stayed), 5)
+        self.assertLessEqual(stayed, set(listed))

@@ -1,0 +1,23 @@
+"""What the queue in a database promises beyond the contract, on each database."""
+
+from tests.engines.contract import QueueContract, TakersContract
+
+from .errors import ErrorContract
+from .interrupts import TransactionInterruptContract
+from .races import RaceContract
+from .statements import StatementContract
+from .suspects import SuspectSearchContract
+from .transactions import TransactionContract
+
+
+class DatabaseContract(
+    TransactionContract,
+    StatementContract,
+    SuspectSearchContract,
+    RaceContract,
+    TransactionInterruptContract,
+    ErrorContract,
+    QueueContract,
+    TakersContract,
+):
+    """The whole contract with real commits, and what goes beyond it."""

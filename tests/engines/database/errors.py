@@ -1,0 +1,91 @@
+"""Errors: what the database undoes or refuses."""
+
+from __future__ import annotations
+
+from django.db import DatabaseError, OperationalError, transaction
+
+from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.queues.database import transactions
+from mailqueue_backend.queues.database.models import QueuedMessage
+from tests.engines.contract.base import acks, payloads_of
+
+from .base import OnDatabase
+
+
+class PostgreSQLDeadlock(Exception):
+    sqlstate = "40P01"
+
+
+#: What Django raises, and the driver's error behind it, when the database chose others.
+LOST_RACES = (
+    (("database is locked",), None),
+    ((1213, "Deadlock found when trying to get lock; try restarting transaction"), None),
+    (("Verklemmung entdeckt",), PostgreSQLDeadlock()),
+)
+
+
+class ErrorContract(OnDatabase):
+    """What the errors of a database become."""
+
+    def test_what_the_database_undid_in_favour_of_others_is_done_again(self) -> None:
+        for reason, cause in LOST_RACES:
+            with self.subTest(reason), self.failing(reason, cause, times=transactions.ATTEMPTS - 1):
+                self.queue.write(b"a")
+                self.assertEqual(self.queue.read_many(2), [b"a"])
+
+    def test_what_is_undone_each_time_is_unavailable(self) -> None:
+        for reason, cause in LOST_RACES:
+            with (
+                self.subTest(reason),
+                self.failing(reason, cause, times=transactions.ATTEMPTS),
+                self.assertRaises(QueueUnavailable),
+            ):
+                self.queue.write(b"a")
+        self.assertEqual(len(self.queue), 0)
+
+    def test_nothing_is_done_again_in_a_transaction_of_the_callers(self) -> None:
+        for reason, cause in LOST_RACES:
+            with (
+                self.subTest(reason),
+                transaction.atomic(using=self.alias),
+                self.failing(reason, cause, times=1),
+                self.assertRaises(QueueUnavailable),
+            ):
+                self.queue.write(b"a")
+        self.assertEqual(len(self.queue), 0)
+
+    def test_an_ack_that_was_undone_with_the_claim_is_done_again(self) -> None:
+        for reason, cause in LOST_RACES:
+            self.queue.write_many(b"a", b"b")
+            consumer = self.consumer()
+            settlements = acks([self.reserve(consumer)])
+            with self.subTest(reason), self.failing(reason, cause, times=1, verb="UPDATE"):
+                answer = consumer.exchange(settlements, 1)
+            self.assertEqual((answer.settled, payloads_of(answer.reservations)), ([True], [b"b"]))
+            consumer.exchange(acks(answer.reservations))
+
+    def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
+        """Let the next statements with this verb fail."""
+        failures = [OperationalError(*reason) for _ in range(times)]
+
+        def wrapper(execute, sql, params, many, context):
+            if failures and sql.startswith(verb):
+                raise failures.pop() from cause
+            return execute(sql, params, many, context)
+
+        return self.connection.execute_wrapper(wrapper)
+
+    def test_a_missing_table_is_explained_by_the_command_that_makes_it(self) -> None:
+        with self.connection.schema_editor() as editor:
+            editor.delete_model(QueuedMessage)
+        self.addCleanup(self.create_table)
+        command = 'manage.py migrate mailqueue_database"'
+        if self.alias != "default":
+            command = f'manage.py migrate mailqueue_database --database={self.alias}"'
+        with self.assertRaisesMessage(QueueUnavailable, command) as caught:
+            self.queue.write(b"a")
+        self.assertIsInstance(caught.exception.__cause__, DatabaseError)
+
+    def create_table(self) -> None:
+        with self.connection.schema_editor() as editor:
+            editor.create_model(QueuedMessage)

@@ -1,0 +1,138 @@
+"""Statements: how many there are, and what they leave in the rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from unittest import mock
+
+from django.db.models.signals import post_delete, pre_delete
+from django.test.utils import CaptureQueriesContext
+
+from mailqueue_backend.queues.base import EXCHANGE_BYTES, Settlement
+from mailqueue_backend.queues.database import consumer as consumers
+from mailqueue_backend.queues.database import sql
+from mailqueue_backend.queues.database.models import Now, QueuedMessage
+from tests.engines.contract.base import LONG, SHORT, acks, payloads_of
+
+from .base import OnDatabase
+
+
+class StatementContract(OnDatabase):
+    """What the queue's SQL promises."""
+
+    def test_a_batch_is_cut_into_statements_of_limited_size(self) -> None:
+        payloads = [b"1" * 400_000, b"2" * 400_000, b"3" * 400_000, b"4" * 3_000_000, b"5"]
+        with CaptureQueriesContext(self.connection) as queries:
+            self.queue.write_many(*payloads)
+        self.assertEqual(sum(query["sql"].startswith("INSERT") for query in queries), 4)
+        self.assertTrue(self.queue.read_many(9) == payloads)
+
+    def test_a_batch_is_cut_into_statements_of_limited_parameters(self) -> None:
+        payloads = [b"%04d" % number for number in range(2 * sql.BATCH_ROWS + 1)]
+        with CaptureQueriesContext(self.connection) as queries:
+            self.queue.write_many(*payloads)
+        self.assertEqual(sum(query["sql"].startswith("INSERT") for query in queries), 3)
+        with self.queue.consumer(LONG) as consumer:
+            self.assertEqual(payloads_of(consumer.exchange(wanted=len(payloads)).reservations), payloads)
+
+    def test_writing_one_batch_is_one_statement(self) -> None:
+        for payloads in ([b"a"], [b"b", b"c"]):
+            with self.subTest(payloads), self.assertNumQueries(1, using=self.alias):
+                self.queue.write_many(*payloads)
+
+    def test_counting_is_one_query(self) -> None:
+        for count in (self.queue.counts, self.queue.__len__):
+            with self.subTest(count.__name__), self.assertNumQueries(1, using=self.alias):
+                count()
+
+    def test_an_ack_is_one_statement_whoever_listens_to_deletions(self) -> None:
+        def listener(**kwargs) -> None: ...
+
+        for signal in (pre_delete, post_delete):
+            signal.connect(listener)
+            self.addCleanup(signal.disconnect, listener)
+        self.queue.write(b"a")
+        consumer = self.consumer()
+        settlements = acks([self.reserve(consumer)])
+        with self.assertNumQueries(1, using=self.alias):
+            self.assertEqual(consumer.exchange(settlements).settled, [True])
+
+    def test_an_exchange_of_nothing_is_no_statement(self) -> None:
+        self.queue.write(b"a")
+        consumer = self.consumer(SHORT)
+        reservation = self.reserve(consumer)
+        with self.assertNumQueries(0, using=self.alias):
+            consumer.exchange()
+            self.assertEqual(consumer.exchange([Settlement(reservation, "leave")]).settled, [True])
+            consumer.close()
+
+    def test_what_is_left_is_no_settlement_beside_others(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        a, b = consumer.exchange(wanted=2).reservations
+        answer = consumer.exchange([Settlement(a, "leave"), Settlement(b, "ack")])
+        self.assertEqual(answer.settled, [True, True])
+        self.check_counts(waiting=1, reserved=1)
+
+    @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
+    def test_three_statements_lie_between_two_groups(self) -> None:
+        self.queue.write_many(*[b"%d" % number for number in range(9)])
+        consumer = self.consumer()
+        reservations = consumer.exchange(wanted=4).reservations
+        with CaptureQueriesContext(self.connection) as queries:
+            self.assertEqual(len(consumer.exchange(acks(reservations), 4).reservations), 4)
+        verbs = [query["sql"].split()[0] for query in queries]
+        self.assertEqual([verb for verb in verbs if verb not in {"BEGIN", "COMMIT"}], ["DELETE", "SELECT", "UPDATE"])
+
+    def test_an_extension_is_one_statement_for_each_exchange(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        reservations = [*consumer.exchange(wanted=2).reservations, self.reserve(consumer)]
+        with self.assertNumQueries(2, using=self.alias):
+            consumer.extend(reservations)
+
+    def test_big_payloads_that_are_not_handed_out_are_not_read(self) -> None:
+        payloads = [b"1" * EXCHANGE_BYTES, b"2" * EXCHANGE_BYTES]
+        self.queue.write_many(*payloads)
+        with CaptureQueriesContext(self.connection) as queries:
+            self.assertTrue(payloads_of(self.consumer().exchange(wanted=2).reservations) == payloads[:1])
+        self.assertEqual(sum(query["sql"].startswith("SELECT payload") for query in queries), 1)
+
+    def test_a_list_of_the_queue_takes_the_index_order(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        self.settle(consumer, self.reserve(consumer), "release")
+        self.assertEqual([bytes(row.payload) for row in self.rows.all()], [b"b", b"a"])
+        self.assertEqual(str(self.rows.first()), f"{self.queue.name} #{self.rows.first().pk}")
+
+    def test_a_put_back_row_is_as_it_was(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        self.reserve_and_die()
+        consumer = self.consumer()
+        before = self.stored()
+        suspect = self.reserve(consumer)
+        self.settle(consumer, suspect, "put_back")
+        for entry in self.queue.browse("due", 9):
+            self.assertIsNotNone(consumer.take(entry))
+        consumer.close()
+        self.assertEqual(self.stored(), before)
+
+    def stored(self) -> list[tuple]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id, CAST(due AS CHAR(40)), deliveries FROM {QueuedMessage._meta.db_table} ORDER BY id"
+            )
+            return list(cursor.fetchall())
+
+    def test_what_older_code_has_left_is_delivered(self) -> None:
+        for number, state in enumerate(({}, {"receipt": "f" * 32, "deliveries": 1}, {"deliveries": 0})):
+            self.rows.create(queue=self.queue.name, due=Now(), payload=b"%d" % number, **state)
+        self.rows.create(queue=self.queue.name, due=Now() + timedelta(seconds=LONG), payload=b"deferred")
+        reserved = {"receipt": "e" * 32, "deliveries": 1}
+        self.rows.create(queue=self.queue.name, due=Now() + timedelta(seconds=LONG), payload=b"reserved", **reserved)
+        self.check_counts(waiting=4, due=3, deferred=1, reserved=1)
+        consumer = self.consumer()
+        suspect = self.reserve(consumer)
+        self.assertEqual((suspect.payload, suspect.deliveries), (b"1", 2))
+        answer = consumer.exchange(acks([suspect]), 3)
+        self.assertEqual(payloads_of(answer.reservations), [b"0", b"2"])

@@ -1,0 +1,73 @@
+"""Transactions: the caller's, and the queue's own."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from django.db import transaction
+
+from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.queues.base import Exchange, Settlement
+from mailqueue_backend.queues.database import sql
+from mailqueue_backend.queues.database.models import Now
+
+from .base import OnDatabase
+
+
+class TransactionContract(OnDatabase):
+    """What a transaction promises."""
+
+    def test_mail_is_queued_if_the_transaction_commits(self) -> None:
+        with transaction.atomic(using=self.alias):
+            self.queue.write(b"a")
+        self.assertEqual(self.queue.read(), b"a")
+
+    def test_mail_is_not_queued_if_the_transaction_is_rolled_back(self) -> None:
+        with self.assertRaises(ZeroDivisionError), transaction.atomic(using=self.alias):
+            self.queue.write(b"a")
+            raise ZeroDivisionError
+        self.assertEqual(len(self.queue), 0)
+
+    def test_a_failed_write_does_not_poison_the_transaction(self) -> None:
+        with transaction.atomic(using=self.alias):
+            self.queue.write(b"before")
+            with self.storing_due(None), self.assertRaises(QueueUnavailable):
+                self.queue.write(b"a")
+            self.queue.write(b"after")
+        self.assertEqual(self.queue.read_many(3), [b"before", b"after"])
+
+    def test_a_batch_of_several_statements_is_stored_whole_or_not_at_all(self) -> None:
+        with (
+            mock.patch.object(sql, "BATCH_BYTES", 10),
+            self.storing_due(Now(), Now(), None),
+            self.assertRaises(QueueUnavailable),
+        ):
+            self.queue.write_many(b"a" * 8, b"b" * 8, b"c" * 8)
+        self.assertEqual(len(self.queue), 0)
+
+    def test_an_exchange_that_fails_changes_nothing(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        a, b = consumer.exchange(wanted=2).reservations
+        settlements = [Settlement(a, "ack"), Settlement(b, "release")]
+        with self.storing_due(None), self.assertRaises(QueueUnavailable):
+            consumer.exchange(settlements, 1)
+        self.check_counts(waiting=1, reserved=2)
+        self.assertEqual(consumer.exchange(settlements, 1), Exchange([True, True], []))
+        self.check_counts(waiting=2)
+
+    def test_threads_see_the_queue_outside_of_transactions(self) -> None:
+        self.assertTrue(self.queue.parallel)
+        with transaction.atomic(using=self.alias):
+            self.assertFalse(self.queue.parallel)
+
+    def storing_due(self, *values):
+        """Let the database itself refuse a row: ``due`` cannot be NULL."""
+        left, now = list(values), sql.due_in(self.alias, 0).sql
+
+        def wrapper(execute, statement, params, many, context):
+            if statement.startswith("INSERT") and not left.pop(0):
+                statement = statement.replace(now, "NULL")
+            return execute(statement, params, many, context)
+
+        return self.connection.execute_wrapper(wrapper)

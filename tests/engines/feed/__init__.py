@@ -1,0 +1,10 @@
+"""The promises of the feed, run on each queue: what a drain leaves in it, in which order, and how much it holds."""
+
+from .holding import HoldingContract
+from .losses import LostConnectionContract, UnavailableContract
+from .order import OrderContract
+from .suspects import SuspectContract
+
+
+class FeedContract(OrderContract, UnavailableContract, HoldingContract, SuspectContract, LostConnectionContract):
+    """Every promise."""

@@ -1,0 +1,136 @@
+"""What the tests of the feed start from: a queue of its own for each test, a server, and drains."""
+
+from __future__ import annotations
+
+import faulthandler
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from django.core.mail import EmailMessage
+from django.db import connections
+
+from mailqueue_backend.delivery import feed, in_flight
+from mailqueue_backend.delivery.limits import DrainOptions
+from mailqueue_backend.delivery.report import Report
+from mailqueue_backend.envelope import loads
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.queues.base import Counts
+from tests.kill.children import Site, quieten
+from tests.scripted_cases import ThreadedQueue
+from tests.scripted_server import Script, ScriptedServer
+
+if TYPE_CHECKING:
+    from unittest import TestCase as Base
+else:
+    Base = object
+
+#: Seconds in which a drain that hangs is found out.
+TIMEOUT = 60
+#: Enough for three workers.
+MANY = [f"{number:02}" for number in range(60)]
+
+
+class FeedMixin(Base):
+    """A queue of its own for each test, a server, and drains."""
+
+    engine: str
+
+    def setUp(self) -> None:
+        super().setUp()
+        quieten(self)
+        faulthandler.dump_traceback_later(TIMEOUT, exit=True)
+        self.addCleanup(faulthandler.cancel_dump_traceback_later)
+        log = tempfile.TemporaryDirectory()
+        self.addCleanup(log.cleanup)
+        site = Site(self.engine, MAIL_QUEUE_LOG_FILENAME=str(Path(log.name, "discards.log")))
+        self.use(site.here())
+        self.queue = site.queue()
+        if self.engine == "dummy":
+            self.queue = ThreadedQueue(self.queue.module_queue)  # type: ignore[attr-defined]
+        self.addCleanup(lambda: self.queue.read_many(999))
+        self.smtp = self.use(ScriptedServer(lambda step, argument: self.script(step, argument)))
+        self.script: Script = lambda step, argument: None
+
+    def use(self, context: Any) -> Any:
+        """Enter a context until the test ends; Python < 3.11 has no enterContext()."""
+        entered = context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)
+        return entered
+
+    def need(self, ability: str) -> None:
+        if not getattr(self.queue, ability):
+            self.skipTest(f"{type(self.queue).__name__} has no {ability}")
+
+    def set(self, **constants: float) -> None:
+        """Change constants of the feed, or of what is in flight."""
+        for name, value in constants.items():
+            self.use(mock.patch.object(feed if hasattr(feed, name) else in_flight, name, value))
+
+    def backend(self, kind: type[QueuedEmailBackend] = QueuedEmailBackend, **options: Any) -> QueuedEmailBackend:
+        backend = kind("127.0.0.1", self.smtp.port, timeout=10)
+        backend.que, backend.options = self.queue, DrainOptions(**options)
+        return backend
+
+    def enqueue(self, *subjects: str) -> None:
+        self.backend().send_messages([EmailMessage(subject, to=["to@example.com"]) for subject in subjects])
+
+    def drain(self, kind: type[QueuedEmailBackend] = QueuedEmailBackend, **options: Any) -> Report:
+        backend = self.backend(kind, **{"workers": 1, **options})
+        backend.send_queued_messages()
+        return backend.report
+
+    def down(self, **options: Any) -> Report:
+        """Drain while nobody listens."""
+        with mock.patch.object(self.smtp, "port", 9):
+            return self.drain(**options)
+
+    def start_anew(self) -> None:
+        """Forget what was queued and sent."""
+        self.queue.read_many(999)
+        self.smtp.stored.clear()
+
+    def sent(self) -> list[str]:
+        return [stored.subject for stored in self.smtp.stored]
+
+    def left(self) -> list[Any]:
+        """Look at what is queued, in order."""
+        payloads = self.queue.read_many(999)
+        if payloads:
+            self.queue.write_many(*payloads)
+        return [loads(payload) for payload in payloads]
+
+    def subjects(self) -> list[str]:
+        return [envelope.email.subject for envelope in self.left()]
+
+    def assertLeft(self, *subjects: str) -> None:
+        """These are queued, in this order (or any, where the engine keeps none), and nobody has any in hand."""
+        self.assertEqual(self.queue.counts().reserved, 0)
+        if self.queue.keeps_place:
+            self.assertEqual(self.subjects(), list(subjects))
+        self.assertEqual(Counter(self.subjects()), Counter(subjects))
+
+    def watch(self, step: str = "RCPT", delay: float = 0.0) -> list[Counts]:
+        """Count the queue each time that the server is at a step."""
+        seen: list[Counts] = []
+
+        def script(reached: str, argument: str) -> None:
+            if reached == step:
+                try:
+                    seen.append(self.queue.counts())
+                finally:
+                    connections.close_all()
+                time.sleep(delay)
+
+        self.script = script
+        return seen
+
+    def die(self) -> None:
+        """Let a process die that has the first message in hand, and its lease end."""
+        consumer = self.queue.consumer(0.05)
+        consumer.exchange(wanted=1)
+        consumer.held.clear()
+        time.sleep(0.1)

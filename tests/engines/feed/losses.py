@@ -1,0 +1,116 @@
+"""A queue that does not answer, or whose connection dies."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from typing import Any
+from unittest import mock
+
+from django.test import override_settings
+
+from mailqueue_backend.delivery import feed
+from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.queues.base import Consumer, Exchange, Settlement
+
+from .base import MANY, FeedMixin
+
+
+class UnavailableContract(FeedMixin):
+    """A queue that does not answer costs neither a message nor a second copy."""
+
+    def lose(self, first: int, amount: int = 1, carried_out: bool = False) -> Any:
+        """Let so many exchanges of a drain fail, from the first-th on; the engine may have carried them out."""
+        kind = type(self.queue.consumer(1))
+        exchange, calls = kind._exchange, iter(range(1, 999))
+
+        def lossy(consumer: Any, *arguments: Any) -> Exchange:
+            failing = first <= next(calls) < first + amount
+            if failing and not carried_out:
+                raise QueueUnavailable("It restarts.")
+            answer = exchange(consumer, *arguments)
+            if failing:
+                raise QueueUnavailable("The answer was lost.")
+            return answer
+
+        return mock.patch.object(kind, "_exchange", lossy)
+
+    def test_lost_exchange_costs_neither_message_nor_copy(self) -> None:
+        self.set(PAUSES=(0, 0, 0), FAST=0)
+        for workers, first, carried_out in product((1, 3), (1, 2, 3, 5), (False, True)):
+            with self.subTest(workers=workers, first=first, carried_out=carried_out):
+                self.start_anew()
+                self.enqueue(*MANY[:50])
+                with self.lose(first, carried_out=carried_out):
+                    report = self.drain(workers=workers)
+                self.assertEqual((report.sent, sorted(self.sent())), (50, MANY[:50]))
+                self.assertLeft()
+
+    def test_lost_exchange_at_the_end_costs_neither(self) -> None:
+        self.set(PAUSES=(0, 0, 0))
+        for carried_out in (False, True):
+            with self.subTest(carried_out=carried_out):
+                self.start_anew()
+                self.enqueue("a")
+                with self.lose(2, carried_out=carried_out):
+                    report = self.drain()
+                self.assertEqual((report.sent, self.sent()), (1, ["a"]))
+                self.assertLeft()
+
+    def test_queue_that_is_away_raises(self) -> None:
+        self.set(PAUSES=(0, 0, 0))
+        self.enqueue("a", "b")
+        with self.lose(1, amount=999), self.assertRaises(QueueUnavailable):
+            self.drain()
+        self.assertEqual(self.sent(), [])
+        self.assertLeft("a", "b")
+
+    def test_delivered_message_is_settled_when_the_queue_comes_back_within_the_lease(self) -> None:
+        self.set(PAUSES=(0, 0, 0.01))
+        self.enqueue("a", "b")
+        with self.lose(2, amount=30):
+            self.drain()
+        self.assertEqual(self.sent(), ["a", "b"])
+        self.assertLeft()
+
+    @override_settings(MAIL_QUEUE_LEASE=0.4)
+    def test_queue_that_is_away_for_longer_raises(self) -> None:
+        self.set(PAUSES=(0, 0, 0.01))
+        self.enqueue("a", "b")
+        began = time.monotonic()
+        with self.lose(2, amount=999), self.assertRaises(QueueUnavailable):
+            self.drain()
+        self.assertLess(time.monotonic() - began, 2)
+
+
+class LostConnectionContract(FeedMixin):
+    """An engine whose connection died hands out again what was not settled."""
+
+    def test_what_was_not_begun_is_dropped_and_comes_again(self) -> None:
+        self.need("leases")
+        self.set(FAST=0)
+        for workers in (1, 3):
+            with self.subTest(workers=workers):
+                self.start_anew()
+                self.enqueue(*MANY)
+                with self.losing(at=4):
+                    report = self.drain(workers=workers)
+                self.drain()
+                self.assertEqual(set(self.sent()), set(MANY))
+                self.assertLeft()
+                # What was begun, or delivered and not settled, comes again; nothing else.
+                self.assertLessEqual(len(self.sent()), 60 + workers + feed.READY)
+                self.assertGreaterEqual(report.sent, 50)
+
+    def losing(self, at: int) -> Any:
+        """Let the connection die at an exchange: all that was held is due again."""
+        exchange, calls = Consumer.exchange, iter(range(1, 999))
+
+        def lossy(consumer: Consumer, settlements: Any = (), wanted: int = 0) -> Exchange:
+            answer = exchange(consumer, settlements, wanted)
+            if next(calls) != at:
+                return answer
+            exchange(consumer, [Settlement(one, "put_back") for one in consumer.held.values()])
+            return answer._replace(reservations=[], lost=True)
+
+        return mock.patch.object(Consumer, "exchange", lossy)
