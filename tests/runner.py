@@ -6,20 +6,15 @@ import faulthandler
 import sys
 from collections import Counter
 from typing import Any
-from unittest import TestCase, TextTestResult
+from unittest import TextTestResult
 
 from django.test.runner import DiscoverRunner
 
-#: Seconds after which a test hangs; the longest takes two minutes on a slow machine.
-HANGS_AFTER = 600
+from tests.parallel import CollectedResult, ForkedTestSuite, HangTimer
 
 
-class ImpatientResult(TextTestResult):
-    """Shows where each thread is when a test does not end, and ends the run."""
-
-    def startTest(self, test: TestCase) -> None:
-        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
-        super().startTest(test)
+class ImpatientResult(HangTimer, TextTestResult):
+    """What is printed of the tests."""
 
     def stopTestRun(self) -> None:
         faulthandler.cancel_dump_traceback_later()
@@ -29,12 +24,16 @@ class ImpatientResult(TextTestResult):
 class SkipReportingRunner(DiscoverRunner):
     """Prints each reason once, with the number of tests."""
 
+    parallel_test_suite = ForkedTestSuite
+
     def get_resultclass(self) -> type[TextTestResult]:
         resultclass: type[TextTestResult] | None = super().get_resultclass()
-        return resultclass or ImpatientResult
+        return resultclass or (CollectedResult if self.parallel > 1 else ImpatientResult)
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         for reason, amount in sorted(Counter(reason for _, reason in result.skipped).items()):
             print(f"skipped: {amount} ({reason})", file=sys.stderr)
+        if result.shouldStop:
+            print("stopped: some tests were not run", file=sys.stderr)
         failures: int = super().suite_result(suite, result, **kwargs)
-        return failures
+        return failures or int(result.shouldStop)

@@ -25,7 +25,8 @@ if "TEST_DIRECTORY" not in os.environ:
     os.environ["TEST_DIRECTORY"] = tempfile.mkdtemp(prefix="mailqueue-tests-")
     atexit.register(shutil.rmtree, os.environ["TEST_DIRECTORY"], ignore_errors=True)
 _directory = os.environ["TEST_DIRECTORY"]
-_sqlite = os.path.join(_directory, "test.sqlite3")
+# A worker of --parallel has a copy, and names it for its child processes (tests/parallel.py).
+_sqlite = os.environ.get("TEST_SQLITE", os.path.join(_directory, "test.sqlite3"))
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _sqlite, "TEST": {"NAME": _sqlite}},
     **services.databases(),
