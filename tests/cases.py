@@ -37,12 +37,16 @@ class DiscardLogMixin(SimpleTestCase):
 
 
 @override_settings(EMAIL_BACKEND=BACKEND)
-class MailTestCase(DiscardLogMixin, SMTPServerMixin, TestCase):
-    """A site with the database queue, whose EMAIL_HOST is ``self.inbox``."""
+class QueueTestCase(DiscardLogMixin, TestCase):
+    """A site with the database queue, and no mail server."""
 
     @property
     def queue(self) -> MessageQueue:
         return open_queue("MAIL_QUEUE")
+
+
+class MailTestCase(SMTPServerMixin, QueueTestCase):
+    """A site with the database queue, whose EMAIL_HOST is ``self.inbox``."""
 
 
 def message(subject: str = "Hello", to: Any = ("to@example.com",), **kwargs: Any) -> EmailMessage:

@@ -1,139 +1,25 @@
-"""Big attachments take little memory, and the message is to the byte what Django makes of it."""
+"""Big attachments arrive as they were attached."""
 
 from __future__ import annotations
 
-import gc
-import inspect
 import random
-import weakref
-from email.mime.image import MIMEImage
-from typing import Any
-from unittest import mock
 
-from django.core.mail import EmailMessage, EmailMultiAlternatives
-from django.core.mail.backends.smtp import EmailBackend
-from django.test import SimpleTestCase
+from django.core.mail import EmailMessage
 
-from mailqueue_backend.transport.rendering import BIG, with_encoded_attachments
+from mailqueue_backend.transport.rendering import BIG
+from tests.cases import message
 from tests.scripted_cases import PIPELINING, ScriptedTestCase
 from tests.scripted_server import in_turn
-
-HEADERS = {"Message-ID": "<1@example.com>", "Date": "Thu, 01 Jan 2026 00:00:00 -0000"}
 
 
 def content(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-def with_attachments(*attachments: Any, kind: type[EmailMessage] = EmailMessage) -> EmailMessage:
-    original = kind("Grüße", "Täxt", "from@example.com", ["to@example.com"], headers=HEADERS)
-    for attachment in attachments:
-        original.attach(*attachment)
+def with_attachment(size: int) -> EmailMessage:
+    original = message("big")
+    original.attach("a.bin", content(size), "application/zip")
     return original
-
-
-def rendered(message: Any) -> bytes:
-    """Render as Django's backend does, with boundaries that are the same each time."""
-    random.seed(1)
-    if "policy" in inspect.signature(EmailMessage.message).parameters:
-        from email.policy import SMTP
-
-        return bytes(message.message(policy=SMTP).as_bytes())
-    return bytes(message.message().as_bytes(linesep="\r\n"))
-
-
-class SameBytesTests(SimpleTestCase):
-    def assertSame(self, original: EmailMessage) -> None:
-        slim = with_encoded_attachments(original)
-        self.assertIsNot(slim, original)
-        self.assertTrue(rendered(slim) == rendered(original), "not the same bytes")
-
-    def test_any_size(self) -> None:
-        for size in [*range(BIG, BIG + 60), 57_000 * 2, 57_000 * 2 + 1]:
-            with self.subTest(size=size):
-                self.assertSame(with_attachments(("a.bin", content(size), "application/octet-stream")))
-
-    def test_several(self) -> None:
-        big, small = content(BIG), content(10)
-        self.assertSame(
-            with_attachments(
-                ("päper.pdf", big, "application/pdf"),
-                ("small.bin", small, "application/octet-stream"),
-                ("text.txt", "x" * 2 * BIG, "text/plain"),
-                ("same.png", big, "image/png"),
-                (None, big, "application/zip"),
-            )
-        )
-
-    def test_beside_an_alternative(self) -> None:
-        original = with_attachments(("a.bin", content(BIG), "application/zip"), kind=EmailMultiAlternatives)
-        assert isinstance(original, EmailMultiAlternatives)
-        original.attach_alternative("<p>Täxt</p>", "text/html")
-        self.assertSame(original)
-
-    def test_attachments_that_are_plain_tuples(self) -> None:
-        original = with_attachments()
-        original.attachments = [("a.bin", content(BIG), "application/zip")]
-        self.assertSame(original)
-
-    def test_bare_line_ends(self) -> None:
-        original = with_attachments(("a.bin", content(BIG), "application/zip"))
-        slim = with_encoded_attachments(original)
-        random.seed(1)
-        bare = slim.message().as_bytes()
-        random.seed(1)
-        self.assertTrue(bare == original.message().as_bytes(), "not the same bytes")
-
-    def test_original_stays_as_it_is(self) -> None:
-        original = with_attachments(("a.bin", content(BIG), "application/zip"))
-        before = dict(vars(original), attachments=list(original.attachments))
-        rendered(with_encoded_attachments(original))
-        self.assertEqual(vars(original), before)
-
-    def test_it_goes_at_once(self) -> None:
-        slim = with_encoded_attachments(with_attachments(("a.bin", content(BIG), "application/zip")))
-        rendered(slim)
-        gone = weakref.ref(slim)
-        gc.disable()
-        self.addCleanup(gc.enable)
-        del slim
-        self.assertIsNone(gone())
-
-
-class OwnMessage(EmailMessage):
-    """A site's own class may do anything with what it renders."""
-
-
-class LeftAloneTests(SimpleTestCase):
-    def assertLeftAlone(self, original: Any) -> None:
-        self.assertIs(with_encoded_attachments(original), original)
-
-    def big(self, kind: type[EmailMessage] = EmailMessage) -> EmailMessage:
-        return with_attachments(("a.bin", content(BIG), "application/zip"), kind=kind)
-
-    def test_nothing_big(self) -> None:
-        self.assertLeftAlone(with_attachments())
-        self.assertLeftAlone(with_attachments(("a.bin", content(BIG - 1), "application/zip")))
-
-    def test_what_is_not_encoded_in_base64(self) -> None:
-        self.assertLeftAlone(with_attachments(("a.txt", "x" * BIG, "text/plain")))
-        self.assertLeftAlone(with_attachments(("a.eml", b"x" * BIG, "message/rfc822")))
-        part = with_attachments()
-        part.attachments = [
-            MIMEImage(content(BIG), "png"),
-            ("a.txt", b"x" * BIG, "text/plain"),
-            ("a", b"x" * BIG, None),
-        ]
-        self.assertLeftAlone(part)
-
-    def test_class_of_a_site(self) -> None:
-        self.assertLeftAlone(self.big(OwnMessage))
-        self.assertLeftAlone(object())
-
-    def test_patched_methods(self) -> None:
-        for patched in (mock.patch.object(EmailMessage, "message"), mock.patch.object(EmailBackend, "_send")):
-            with patched:
-                self.assertLeftAlone(self.big())
 
 
 class DeliveryTests(ScriptedTestCase):
@@ -141,7 +27,7 @@ class DeliveryTests(ScriptedTestCase):
         for extensions in ([], PIPELINING):
             with self.subTest(extensions=extensions):
                 self.serve(extensions=extensions)
-                original = with_attachments(("a.bin", content(10 * BIG + 5), "application/zip"))
+                original = with_attachment(10 * BIG + 5)
                 self.backend().send_messages([original])
                 self.assertEqual(self.drain().sent, 1)
                 received = self.smtp.stored[0].message
@@ -150,7 +36,7 @@ class DeliveryTests(ScriptedTestCase):
 
     def test_message_that_fails_keeps_its_attachment(self) -> None:
         self.serve(in_turn(DATA=["451 later"]))
-        self.backend().send_messages([with_attachments(("a.bin", content(BIG), "application/zip"))])
+        self.backend().send_messages([with_attachment(BIG)])
         self.failing_drain()
         self.drain()
         (attachment,) = (part for part in self.smtp.stored[0].message.walk() if part.get_filename() == "a.bin")

@@ -8,14 +8,10 @@ from typing import Any
 from unittest import mock, skipUnless
 
 from django.core import mail
-from django.core.exceptions import ImproperlyConfigured
-from django.core.mail.backends.locmem import EmailBackend as LocmemBackend
 from django.core.management import CommandError, call_command
-from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
+from django.test import TransactionTestCase, override_settings
 
-from mailqueue_backend.checks import check_mailers, check_settings
 from mailqueue_backend.envelope import META_KEY, Envelope, dumps, loads
-from mailqueue_backend.mail.base import QueueingMixin
 from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
@@ -35,10 +31,6 @@ class OldSubclass(QueuedEmailBackend):
 
     def __init__(self, fail_silently: bool = False) -> None:
         super().__init__(fail_silently=fail_silently)
-
-
-class QueuedLocmemBackend(QueueingMixin, LocmemBackend):  # type: ignore[misc]
-    """A site's own, which delivers in this process."""
 
 
 def summary(sent: int, length: int) -> str:
@@ -83,65 +75,6 @@ class MailersTestCase(MailTestCase):
     def stored(self) -> list[dict[str, Any]]:
         """Take all messages out of the queue, and give what is ours of each."""
         return [loads(payload).extra[META_KEY] for payload in self.queue.read_many(100)]
-
-
-@needs_mailers
-class RewriteTests(SimpleTestCase):
-    """The mechanical rewrite of Django's migration guide: EMAIL_* settings become OPTIONS."""
-
-    OPTIONS = {
-        "host": "smtp.example.com",
-        "port": 2525,
-        "username": "user",
-        "password": "secret",
-        "use_tls": True,
-        "timeout": 12,
-        "ssl_keyfile": "key",
-        "ssl_certfile": "certificate",
-    }
-
-    def test_every_option_is_djangos(self) -> None:
-        for options in (self.OPTIONS, {**self.OPTIONS, "use_tls": False, "use_ssl": True}):
-            with mailers(default={"BACKEND": BACKEND, "OPTIONS": options}):
-                backend = mail.mailers.default
-            self.assertIs(type(backend), QueuedEmailBackend)
-            self.assertEqual({name: getattr(backend, name) for name in options}, options)
-            self.assertEqual(backend.alias, "default")
-
-    def test_port_follows_from_the_encryption(self) -> None:
-        for options, port in (({}, 25), ({"use_tls": True}, 587), ({"use_ssl": True}, 465)):
-            with (
-                self.subTest(options),
-                mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", **options}}),
-            ):
-                self.assertEqual(mail.mailers.default.port, port)
-
-    def test_wrong_options_are_an_invalid_mailer(self) -> None:
-        for options, reason in (
-            ({"host": "127.0.0.1", "colour": "red"}, "Unknown options 'colour'"),
-            ({}, "OPTIONS must define 'host'"),
-            ({"host": "127.0.0.1", "use_tls": True, "use_ssl": True}, "incompatible"),
-        ):
-            with (
-                self.subTest(reason),
-                mailers(default={"BACKEND": BACKEND, "OPTIONS": options}),
-                self.assertRaisesMessage(mail.InvalidMailer, reason),
-            ):
-                mail.mailers["default"]
-
-    def test_words_of_0_1_2_are_options_too(self) -> None:
-        with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", "test": True}}):
-            self.assertFalse(mail.mailers.default.fail_silently)
-        with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", "fail_silently": True}}):
-            self.assertTrue(mail.mailers.default.fail_silently)
-
-    def test_queue_is_an_option_of_ours(self) -> None:
-        with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", "queue": "FAST"}}):
-            self.assertEqual(mail.mailers.default.que.name, "FAST")
-
-    def test_deprecated_keywords_still_reach_the_default_mailer(self) -> None:
-        with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1"}}), self.assertWarns(Warning):
-            self.assertTrue(mail.get_connection(fail_silently=True).fail_silently)
 
 
 class EachByItsOwnTests(MailersTestCase):
@@ -469,68 +402,6 @@ class WhichMailersTests(MailersTestCase):
                 self.assertEqual(stdout.getvalue(), summary(0, 0))
                 self.assertIn("No mailer of this site queues its mail", stderr.getvalue())
         self.assertEqual((self.inbox.connections, len(self.queue)), (0, 1))
-
-
-class EmailBackendTests(MailTestCase):
-    """What the command drains where EMAIL_BACKEND decides."""
-
-    def test_using_must_be_the_default(self) -> None:
-        self.assertEqual(process_mail_queue("--using", "default"), summary(0, 0))
-        with self.assertRaisesMessage(CommandError, "There is no mailer 'news'"):
-            process_mail_queue("--using", "news")
-
-    @override_settings(EMAIL_BACKEND="tests.wire.test_mailers.QueuedLocmemBackend")
-    def test_queue_before_the_locmem_backend_is_ours(self) -> None:
-        self.assertEqual([type(backend) for backend in backends_to_drain()], [QueuedLocmemBackend])
-
-    @override_settings(EMAIL_BACKEND="nowhere.EmailBackend")
-    def test_backend_that_cannot_be_imported_is_an_error_with_the_reason(self) -> None:
-        with self.assertRaisesMessage(CommandError, "EMAIL_BACKEND: 'nowhere.EmailBackend' cannot be imported"):
-            process_mail_queue()
-
-    @override_settings(EMAIL_BACKEND="django.core.mail.backends.filebased.EmailBackend")
-    def test_backend_of_others_is_not_made(self) -> None:
-        # It would want EMAIL_FILE_PATH.
-        self.assertEqual([type(backend) for backend in backends_to_drain()], [QueuedEmailBackend])
-
-
-@needs_mailers
-class CheckTests(MailersTestCase):
-    def problems(self, **aliases: Any) -> list[tuple[str | None, str]]:
-        with mailers(**aliases):
-            return [(problem.id, problem.msg) for problem in check_mailers()]
-
-    def test_good_mailers_pass(self) -> None:
-        self.assertEqual(self.problems(default=self.first(), news=self.second(queue="NEWS"), own={"OPTIONS": {}}), [])
-
-    def test_each_mailer_that_queues_and_cannot_be_used_is_reported(self) -> None:
-        problems = self.problems(default=self.first(colour="red"), news={"BACKEND": BACKEND}, own=self.second())
-        self.assertEqual([identity for identity, _ in problems], ["mailqueue_backend.E003"] * 2)
-        self.assertIn("Unknown options 'colour'", problems[0][1])
-        self.assertIn("OPTIONS must define 'host'", problems[1][1])
-
-    def test_class_that_cannot_be_imported_is_a_warning(self) -> None:
-        (problem,) = self.problems(default=self.first(), news={"BACKEND": "nowhere.EmailBackend"})
-        self.assertEqual(problem[0], "mailqueue_backend.W002")
-        self.assertIn("MAILERS['news']: 'nowhere.EmailBackend' cannot be imported", problem[1])
-
-    def test_mailers_of_a_wrong_type_are_reported_once(self) -> None:
-        with override_settings(MAILERS=[]):
-            self.assertEqual(check_mailers(), [])
-            self.assertEqual([problem.id for problem in check_settings()], ["mailqueue_backend.E001"])
-
-
-@needs_mailers
-class ByHandTests(TestCase):
-    def test_backend_made_by_hand_needs_all_that_the_settings_do_not_give(self) -> None:
-        with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1"}}):
-            with self.assertRaisesMessage(AttributeError, "EMAIL_HOST setting is not available"):
-                QueuedEmailBackend()
-            self.assertIsInstance(mail.mailers.default, QueuedEmailBackend)
-
-    def test_errors_are_configuration_errors_of_django(self) -> None:
-        with mailers(default={"BACKEND": BACKEND}), self.assertRaises(ImproperlyConfigured):
-            mail.mailers.default.send_messages([message()])
 
 
 @needs_mailers

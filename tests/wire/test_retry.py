@@ -3,59 +3,15 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
 from typing import Any
-from unittest import mock
 
-from django.test import SimpleTestCase, override_settings
+from django.test import override_settings
 
-from mailqueue_backend.delivery import in_flight
-from mailqueue_backend.delivery.in_flight import retry_while_unavailable
-from mailqueue_backend.delivery.policy import retry_delay
-from mailqueue_backend.envelope import Meta
-from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import MailTestCase, drain, enqueue, message
 from tests.scripted_cases import DELIVERY, ScriptedTestCase
 from tests.scripted_server import always, in_turn, stored_then
 from tests.scripted_server import fin as hang_up
-
-
-class DelayTests(SimpleTestCase):
-    def test_as_long_as_the_message_is_old_within_limits(self) -> None:
-        for delay, age, seconds in (
-            (0, 100, 0),
-            (60, 0, 60),
-            (60, 30, 60),
-            (60, 100, 100),
-            (60, 3599, 3599),
-            (60, 99999, 3600),
-            (7200, 0, 7200),
-            (7200, 99999, 7200),
-            (60, -500, 60),
-        ):
-            with self.subTest(delay=delay, age=age), override_settings(MAIL_QUEUE_RETRY_DELAY=delay):
-                created = datetime.now() - timedelta(seconds=age)
-                self.assertAlmostEqual(retry_delay(Meta(""), created), seconds, delta=1)
-
-
-class UnavailableQueueTests(SimpleTestCase):
-    def test_queue_that_comes_back(self) -> None:
-        step = mock.Mock(side_effect=[QueueUnavailable("restarting"), QueueUnavailable("restarting"), "done"])
-        with mock.patch.object(time, "sleep") as sleep, self.assertLogs(DELIVERY, "WARNING"):
-            self.assertEqual(retry_while_unavailable(step), "done")
-        self.assertEqual([call.args[0] for call in sleep.call_args_list], list(in_flight.PAUSES[:2]))
-
-    def test_queue_that_does_not(self) -> None:
-        step = mock.Mock(side_effect=QueueUnavailable("gone"))
-        with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY), self.assertRaises(QueueUnavailable):
-            retry_while_unavailable(step)
-        self.assertEqual(step.call_count, len(in_flight.PAUSES) + 1)
-
-    def test_queue_that_is_worth_waiting_for(self) -> None:
-        step = mock.Mock(side_effect=[QueueUnavailable("restarting")] * 9 + ["done"])
-        with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY, "WARNING"):
-            self.assertEqual(retry_while_unavailable(step, lambda: True), "done")
 
 
 class DelayedQueueTests(MailTestCase):
