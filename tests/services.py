@@ -19,7 +19,7 @@ PREFIX = os.environ.setdefault("TEST_PREFIX", f"mailqueue_test_{os.getpid()}")
 
 
 def answers(address: str) -> bool:
-    """Tell whether something listens there; in CI it must."""
+    """Return whether something listens at this address; in CI, raise OSError if nothing does."""
     host, port = address.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -39,7 +39,7 @@ def _importable(module: str) -> bool:
 
 
 def databases() -> dict[str, Any]:
-    """Give the database servers that answer and whose driver is installed."""
+    """Return Django's settings of the database servers that answer and whose driver is installed."""
     found: dict[str, Any] = {}
     if _importable("psycopg") and answers(POSTGRESQL):
         found["postgresql"] = _database("postgresql", POSTGRESQL, os.environ.get("TEST_POSTGRESQL_USER", "postgres"))
@@ -76,5 +76,5 @@ def needs(service: str, present: bool) -> Any:
 
 
 def redis_answers() -> bool:
-    """Tell whether there is a Redis server, and the driver for it."""
+    """Return whether a Redis server answers and its driver is installed."""
     return _importable("redis") and answers(REDIS)

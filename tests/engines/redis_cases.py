@@ -61,7 +61,7 @@ class RedisTestCase(TakingMixin, SimpleTestCase):
         self.addCleanup(self.redis.delete, *self.keys)
 
     def go_through_a_proxy(self, options: str = "") -> None:
-        """Have the queue behind a proxy that can lose an answer, with the script loaded."""
+        """Put a proxy that can lose an answer before the server, and load the script through it."""
         self.proxy = Proxy(services.REDIS)
         self.addCleanup(self.proxy.close)
         self.queue = queue_at(f"redis://{self.proxy.address}{options}", self.name)

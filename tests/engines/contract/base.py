@@ -70,7 +70,7 @@ class OpensQueues(Base):
         return consumer
 
     def die(self, consumer: Consumer) -> None:
-        """Let the consumer's process die: it never closes."""
+        """Act as if the consumer's process had died: it never closes."""
         consumer.held.clear()
         consumer._pending = ""
 

@@ -24,7 +24,7 @@ class BrowseContract(OpensQueues):
         self.assertEqual(self.queue.read_many(5), expected["due"])
 
     def fill_all_states(self) -> dict[State, list[bytes]]:
-        """Have messages in each state, and return their payloads in the order in which they are listed."""
+        """Bring messages into each state, and return their payloads in the order in which they are listed."""
         self.queue.write_many(*[b"%02d" % number + bytes(range(256)) for number in range(14)])
         consumer = self.consumer()
         taken = consumer.exchange(wanted=9).reservations

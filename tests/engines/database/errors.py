@@ -65,7 +65,7 @@ class ErrorContract(OnDatabase):
             consumer.exchange(acks(answer.reservations))
 
     def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
-        """Let the next statements with this verb fail."""
+        """Make the next statements with this verb fail."""
         failures = [OperationalError(*reason) for _ in range(times)]
 
         def wrapper(execute, sql, params, many, context):

@@ -86,7 +86,7 @@ class RaceContract(OnDatabase):
         self.rows.all().delete()
 
     def just_before(self, verb: str, *acts):
-        """Let others act just before the first statement with this verb, the second, and so on."""
+        """Call one of the functions before each statement that begins with this verb, until all have been called."""
         left = list(acts)
 
         def wrapper(execute, sql, params, many, context):

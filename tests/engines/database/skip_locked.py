@@ -40,7 +40,7 @@ class WithoutSkipLocked(TakersContract):
             self.assertFalse(sender.result())
 
     def write_in_a_transaction(self, written: Event, looked: Event) -> bool:
-        """Tell whether others had to wait for the commit."""
+        """Return whether others had to wait for the commit."""
         with closing(connections[self.alias]), transaction.atomic(using=self.alias):
             self.queue.write(b"b")
             written.set()

@@ -62,7 +62,7 @@ class TransactionContract(OnDatabase):
             self.assertFalse(self.queue.parallel)
 
     def storing_due(self, *values):
-        """Let the database itself refuse a row: ``due`` cannot be NULL."""
+        """Make the database itself refuse a row: ``due`` cannot be NULL."""
         left, now = list(values), sql.due_in(self.alias, 0).sql
 
         def wrapper(execute, statement, params, many, context):

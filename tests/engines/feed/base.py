@@ -97,7 +97,7 @@ class FeedMixin(Base):
         return [stored.subject for stored in self.smtp.stored]
 
     def left(self) -> list[Any]:
-        """Look at what is queued, in order."""
+        """Return the envelopes that are queued, in order."""
         payloads = self.queue.read_many(999)
         if payloads:
             self.queue.write_many(*payloads)
@@ -129,7 +129,7 @@ class FeedMixin(Base):
         return seen
 
     def die(self) -> None:
-        """Let a process die that has the first message in hand, and its lease end."""
+        """Reserve the first message as a process that then dies, and wait until its lease has ended."""
         consumer = self.queue.consumer(0.05)
         consumer.exchange(wanted=1)
         consumer.held.clear()

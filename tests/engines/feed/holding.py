@@ -114,7 +114,7 @@ class HoldingContract(FeedMixin):
 
     @contextmanager
     def another_consumer(self) -> Iterator[list[Reservation]]:
-        """Be, in another thread, a consumer who wants what nobody holds."""
+        """Run a consumer in another thread that reserves whatever nobody holds; yield what it has reserved."""
         taken: list[Reservation] = []
         over = threading.Event()
 

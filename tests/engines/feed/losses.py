@@ -20,7 +20,7 @@ class UnavailableContract(FeedMixin):
     """A queue that does not answer costs neither a message nor a second copy."""
 
     def lose(self, first: int, amount: int = 1, carried_out: bool = False) -> Any:
-        """Let so many exchanges of a drain fail, from the first-th on; the engine may have carried them out."""
+        """Make ``amount`` exchanges of a drain fail from number ``first`` on; the engine may have carried them out."""
         kind = type(self.queue.consumer(1))
         exchange, calls = kind._exchange, iter(range(1, 999))
 
@@ -103,7 +103,7 @@ class LostConnectionContract(FeedMixin):
                 self.assertGreaterEqual(report.sent, 50)
 
     def losing(self, at: int) -> Any:
-        """Let the connection die at an exchange: all that was held is due again."""
+        """Break the connection at this exchange: all that was held is due again."""
         exchange, calls = Consumer.exchange, iter(range(1, 999))
 
         def lossy(consumer: Consumer, settlements: Any = (), wanted: int = 0) -> Exchange:
