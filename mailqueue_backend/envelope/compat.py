@@ -1,6 +1,6 @@
-"""Messages that another Django has pickled, made whole for this one: they render here as they did there.
+"""Upgrade messages that another Django release has pickled, so that they render the same under this one.
 
-Each mend leaves what is whole as it is, so that it may be done to any message, again and again.
+An upgrade leaves a current message unchanged, so it may be applied to any message, any number of times.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from django.core.mail import EmailMessage
 from django.core.mail import message as django_message
 from django.utils import safestring, translation
 
-#: Where this Django keeps a message's connection, and where another one does.
-# Django < 6.1: as an attribute; then under another name, with a deprecated property in its place.
+#: The attribute in which this Django stores a message's connection, and the one that other releases use.
+# Django < 6.1: a plain attribute; 6.1 renames it, and leaves a deprecated property under the old name.
 CONNECTION, _OTHER_CONNECTION = (
     ("_connection", "connection")
     if isinstance(getattr_static(EmailMessage, "connection", None), property)
     else ("connection", "_connection")
 )
-# Django < 6.0: messages are rendered by Python's old e-mail API, which takes a Charset, and multipart subtypes.
-_RENDERS_OLD_WAY = hasattr(EmailMessage, "mixed_subtype")
+# Django < 6.0: messages are rendered by Python's legacy e-mail API, which accepts a Charset and multipart subtypes.
+_USES_LEGACY_API = hasattr(EmailMessage, "mixed_subtype")
 
 
 def _plain_tuple(*members: Any) -> tuple[Any, ...]:
@@ -47,7 +47,7 @@ class _Alternative(NamedTuple):
     mimetype: str
 
 
-#: Stands in for what a pickle names, where this Django does not have it any more, or not yet.
+#: Replacements for the names in a pickle that this Django has removed, or does not have yet.
 STAND_INS: dict[tuple[str, str], Any] = {
     ("django.core.mail.message", "EmailAttachment"): _Attachment,
     ("django.core.mail.message", "EmailAlternative"): _Alternative,
@@ -60,14 +60,14 @@ STAND_INS: dict[tuple[str, str], Any] = {
 
 
 def upgrade_message(message: EmailMessage) -> None:
-    """Make a message whole, and those that it has attached."""
+    """Upgrade a message in place, and the messages attached to it."""
     for name, default in (("cc", []), ("bcc", []), ("reply_to", []), ("attachments", []), ("extra_headers", {})):
         if not hasattr(message, name):
             setattr(message, name, default)
     attributes = vars(message)
     attributes.pop(_OTHER_CONNECTION, None)
     attributes.setdefault(CONNECTION, None)
-    if not _RENDERS_OLD_WAY:
+    if not _USES_LEGACY_API:
         _upgrade_rendering(attributes)
     if message.attachments:
         message.attachments = [_upgrade_attachment(attachment) for attachment in message.attachments]
@@ -91,8 +91,8 @@ def _upgrade_attachment(attachment: Any) -> Any:
 
 
 def _upgrade_members(filename: str | None, content: Any, mimetype: str | None = None) -> Any:
-    """Make an attachment whole that is a file name, a content and a type."""
-    mimetype = mimetype or _guessed(filename)
+    """Upgrade an attachment given as file name, content and MIME type."""
+    mimetype = mimetype or _guess_mimetype(filename)
     content = _upgrade_content(content, mimetype)
     if isinstance(content, bytes) and mimetype.startswith("text/"):
         mimetype = django_message.DEFAULT_ATTACHMENT_MIME_TYPE
@@ -104,11 +104,11 @@ def _upgrade_members(filename: str | None, content: Any, mimetype: str | None = 
 
 
 def _upgrade_part(part: Message) -> None:
-    """Write the headers of MIME parts that are objects, since Python's new e-mail API cannot write a Header."""
-    if not _RENDERS_OLD_WAY:
-        for each in part.walk():
-            vars(each)["_headers"] = [
-                (name, value.encode() if isinstance(value, Header) else value) for name, value in each.raw_items()
+    """Replace Header objects by text, since Python's modern e-mail API cannot render them."""
+    if not _USES_LEGACY_API:
+        for subpart in part.walk():
+            vars(subpart)["_headers"] = [
+                (name, value.encode() if isinstance(value, Header) else value) for name, value in subpart.raw_items()
             ]
 
 
@@ -118,7 +118,7 @@ def _upgrade_alternative(alternative: Any) -> Any:
 
 
 def _upgrade_content(content: Any, mimetype: str) -> Any:
-    """Decode what is bytes but should be text; leave it when it is not UTF-8."""
+    """Decode bytes of a text type; return them unchanged if they are not UTF-8."""
     if isinstance(content, bytes) and mimetype.startswith("text/"):
         try:
             return content.decode()
@@ -127,5 +127,5 @@ def _upgrade_content(content: Any, mimetype: str) -> Any:
     return content
 
 
-def _guessed(filename: str | None) -> str:
+def _guess_mimetype(filename: str | None) -> str:
     return mimetypes.guess_type(filename or "")[0] or django_message.DEFAULT_ATTACHMENT_MIME_TYPE

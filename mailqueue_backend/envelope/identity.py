@@ -1,4 +1,4 @@
-"""The Message-ID and Date by which all tries of a message are the same message."""
+"""The Message-ID and Date of a message, which stay the same over all delivery attempts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from django.core.mail import EmailMessage
 
 from ..settings import conf
 
+#: A domain that may stand in a Message-ID, at most 63 characters long.
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,63}")
 
 
 def own_headers(message: Any) -> dict[str, Any]:
-    """Return the headers that a message sets by itself, their names in lower case."""
+    """Return the headers set explicitly on a message, by their names in lower case."""
     return {str(name).lower(): value for name, value in getattr(message, "extra_headers", {}).items()}
 
 
 def add_missing(message: EmailMessage, message_id: Callable[[], str], date: Callable[[], str]) -> None:
-    """Set the Message-ID and the Date of a message, each where it has none."""
+    """Set the Message-ID and the Date of a message, unless it has them already."""
     names = own_headers(message)
     if "message-id" not in names:
         message.extra_headers["Message-ID"] = message_id()
@@ -30,9 +31,9 @@ def add_missing(message: EmailMessage, message_id: Callable[[], str], date: Call
 
 
 def derive(message: EmailMessage, pickled: bytes | memoryview, epoch: float) -> None:
-    """Give a message that was queued without them a Message-ID and a Date, made from its pickle and its age.
+    """Set a missing Message-ID from the digest of the pickle, and a missing Date from ``epoch`` (seconds since 1970).
 
-    They are the same however often, and on whatever machine, the same payload is opened and sent.
+    Both are the same whenever and wherever the same payload is opened.
     """
     add_missing(
         message,

@@ -1,4 +1,4 @@
-"""Lazily translated text, which is pickled as the text that it stands for now."""
+"""Pickle lazily translated text as plain text, in the language that is active now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from django.utils.functional import Promise
 
-#: What a pickle contains that has a lazy text of Django's in it.
+#: Found in every pickle that contains a lazy text of Django's.
 LAZY_TEXT = re.compile(rb"_lazy_proxy_unpickle")
 
 
@@ -19,7 +19,7 @@ class _TextPickler(pickle.Pickler):
 
 
 def pickle_with_text(content: dict[str, Any], protocol: int) -> bytes:
-    """Pickle each lazy text as text: the drain knows nothing of the sender's language."""
+    """Pickle lazy texts as plain text: a drain does not know the sender's language."""
     buffer = BytesIO()
     _TextPickler(buffer, protocol).dump(content)
     return buffer.getvalue()

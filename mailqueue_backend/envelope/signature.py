@@ -1,7 +1,7 @@
-"""The trailer behind a pickle that says who wrote it: somebody who knows SECRET_KEY.
+"""The signature behind a pickle, which proves that its writer knew SECRET_KEY.
 
-The layout is ``pickle + b"MQB1" + HMAC-SHA256(pickle)``. Whatever reads a pickle stops at its end, so 0.1.2
-never sees the trailer. It is found at its fixed place from the end, before a byte of the pickle is looked at.
+The layout is ``pickle + b"MQB1" + HMAC-SHA256(pickle)``. An unpickler stops at the end of the pickle, so 0.1.2
+never sees the trailer. The trailer has a fixed size, so it is found and verified before the pickle is parsed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from django.utils.encoding import force_bytes
 from ..errors import Unreadable
 from ..settings import conf
 
-#: Where the trailer begins.
+#: The first bytes of the trailer.
 MAGIC = b"MQB1"
 #: Size of the trailer in bytes.
 TRAILER_SIZE = len(MAGIC) + 32
-#: Keeps these signatures apart from all others that are made with SECRET_KEY.
+#: Distinguishes these signatures from all others made with SECRET_KEY.
 SALT = "mailqueue_backend.signature"
 
 
 def append(pickled: bytes | memoryview) -> bytes:
-    """Put a trailer behind a pickle."""
+    """Return a pickle followed by its trailer."""
     return b"".join((pickled, trailer(pickled)))
 
 
@@ -35,9 +35,9 @@ def trailer(pickled: bytes | memoryview) -> bytes:
 
 
 def detach(payload: bytes) -> tuple[bytes | memoryview, bytes | None]:
-    """Part a payload into pickle and signature; the signature is None when there is no trailer.
+    """Split a payload into pickle and signature; the signature is None if there is no trailer.
 
-    The pickle before a signature is a view: a copy of a big attachment would be one too many.
+    The pickle of a signed payload is a view, to avoid a copy of a big attachment.
     """
     if payload[-TRAILER_SIZE:].startswith(MAGIC):
         return memoryview(payload)[:-TRAILER_SIZE], payload[-TRAILER_SIZE + len(MAGIC) :]
@@ -45,20 +45,20 @@ def detach(payload: bytes) -> tuple[bytes | memoryview, bytes | None]:
 
 
 def keys() -> list[bytes]:
-    """Return the keys that verify: that of SECRET_KEY, then those of its fallbacks."""
-    # A fallback that comes from an unset environment variable is no key: everybody knows it.
+    """Return the accepted keys: that of SECRET_KEY, then those of SECRET_KEY_FALLBACKS."""
+    # An empty fallback, as from an unset environment variable, is no secret: anyone could sign with it.
     return [_key(secret) for secret in (conf.SECRET_KEY, *conf.SECRET_KEY_FALLBACKS) if secret]
 
 
-def verify(pickled: bytes | memoryview, signature: bytes, known: Sequence[bytes] | None = None) -> None:
-    """Raise Unreadable unless the signature was made over this pickle with one of the keys() that are ``known``."""
-    for key in keys() if known is None else known:
+def verify(pickled: bytes | memoryview, signature: bytes, accepted: Sequence[bytes] | None = None) -> None:
+    """Raise Unreadable unless one of the ``accepted`` keys, by default keys(), made this signature of this pickle."""
+    for key in keys() if accepted is None else accepted:
         if hmac.compare_digest(signature, hmac.digest(key, pickled, "sha256")):
             return
-    raise Unreadable("its signature was not made with SECRET_KEY or one of SECRET_KEY_FALLBACKS, or it is damaged")
+    raise Unreadable("the payload is damaged, or was not signed with SECRET_KEY or one of SECRET_KEY_FALLBACKS")
 
 
 @lru_cache(maxsize=16)
 def _key(secret: str | bytes) -> bytes:
-    """Derive the key that django.utils.crypto.salted_hmac() would use, once instead of for each message."""
+    """Derive the key as django.utils.crypto.salted_hmac() does, but only once per secret."""
     return sha256(force_bytes(SALT) + force_bytes(secret)).digest()

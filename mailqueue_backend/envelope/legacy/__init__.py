@@ -1,9 +1,9 @@
-"""Payloads that nobody vouches for, read as inert data: 0.1.2 wrote them, or a stranger did.
+"""Read unsigned payloads as inert data: 0.1.2 or an attacker may have written them.
 
-From bytes to a message it takes four steps, each of which refuses what it does not know: ``opcodes`` takes the
-pickle apart, ``machine`` builds plain data and descriptions of objects from it, ``bounds`` measures the result,
-and ``message`` (with ``mime`` and ``values``) makes new objects after the descriptions of stock messages. No name
-in the payload is ever looked up, except in our own tables.
+Bytes become a message in four steps, each of which rejects anything it does not know: ``opcodes`` splits the
+pickle into opcodes, ``machine`` turns them into plain data and records of objects, ``bounds`` limits the size of the
+result, and ``message`` (with ``mime`` and ``values``) builds new messages from the records. A name in such a payload is
+looked up only in our own tables.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["peek", "read", "written_by_python2"]
 
 
 def read(pickled: bytes, trusted: bool = False) -> dict[str, Any]:
-    """Read 0.1.2's dict out of a pickle. Raises Unreadable, and nothing else, when it holds no stock message.
+    """Read 0.1.2's dict from a pickle. The only error raised is Unreadable, for anything but a stock message.
 
-    A message of a site's own class is read too when the pickle is trusted.
+    With ``trusted``, the message may also be of a site's own class.
     """
     try:
         content = machine.run(pickled)
         bounds.check(content)
         if type(content) is not dict:
-            raise Unreadable("it is not a dict")
+            raise Unreadable("the payload is not a dict")
         items = {text(name): value for name, value in content.items()}
         email = read_message(items.pop("email", None), trusted)
         return {"email": email, **{name: plain(value) for name, value in items.items()}}
@@ -36,21 +36,21 @@ def read(pickled: bytes, trusted: bool = False) -> dict[str, Any]:
         raise
     except interrupts():
         raise
-    except Exception as error:  # noqa: BLE001 - a stranger can make Django and the standard library raise anything
-        raise Unreadable(f"reading it as plain data raised {type(error).__name__}") from None
+    except Exception as error:  # noqa: BLE001 - a crafted payload can make Django raise any exception
+        raise Unreadable(f"reading the payload as plain data raised {type(error).__name__}") from None
 
 
 def peek(pickled: bytes) -> dict[str, Any]:
-    """Read what is plain data in 0.1.2's dict, and leave out the rest. Raises Unreadable, and nothing else."""
+    """Read the texts and dicts in 0.1.2's dict, and skip all other values. The only error raised is Unreadable."""
     try:
         content = machine.run(pickled)
         bounds.check(content)
         if type(content) is not dict:
-            raise Unreadable("it is not a dict")
+            raise Unreadable("the payload is not a dict")
         return {text(name): value for name, value in content.items() if isinstance(value, (dict, str))}
     except Unreadable:
         raise
     except interrupts():
         raise
     except Exception as error:  # noqa: BLE001 - as in read()
-        raise Unreadable(f"reading it as plain data raised {type(error).__name__}") from None
+        raise Unreadable(f"reading the payload as plain data raised {type(error).__name__}") from None

@@ -1,8 +1,8 @@
-"""Pickle's stack machine, building data alone: it imports no name and calls nothing.
+"""Pickle's stack machine, restricted to data: it imports nothing and calls nothing.
 
-The standard library's Unpickler will not do, not even with harmless classes to give out. It puts any value into a
-dict as a key, so that a hundred bytes make it hash 2**40 shared tuples, and a megabyte of nested ones kills the
-process; and it sizes its memo by a number in the payload.
+The standard library's Unpickler is unsafe here even if find_class() returns harmless classes. It accepts any value as
+a dict key, so a hundred bytes make it hash 2**40 shared tuples, and a megabyte of nested tuples crashes the process.
+It also allocates a memo of whatever size the payload asks for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .opcodes import ByteString, scan
 
 
 class Name(NamedTuple):
-    """A global that the payload names. A name is all it is."""
+    """The name of a global in the payload; it is never imported."""
 
     module: str
     name: str
@@ -24,20 +24,20 @@ class Name(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """What a payload says about an object: what makes it, from what, and the state that is set on it."""
+    """An object as the payload describes it: its class or factory, the arguments, and the state set afterwards."""
 
     maker: Name
     arguments: tuple[Any, ...]
     state: Any = None
 
 
-#: How Python 2 spells the making of an object: by class, base class, and what the base class is made from.
+#: Python 2 creates objects by ``copy_reg._reconstructor(class, base class, initial value)``.
 _RECONSTRUCTOR = Name("copy_reg", "_reconstructor")
 _OBJECT = Name("__builtin__", "object")
 
 
 def run(pickled: bytes) -> Any:
-    """Build the value: of None, numbers, text, bytes, lists, tuples, dicts, Names and Records. May be cyclic."""
+    """Return the pickled value: None, numbers, text, bytes, lists, tuples, dicts, Names and Records. May be cyclic."""
     opcodes = scan(pickled)
     machine = _Machine()
     try:
@@ -48,30 +48,30 @@ def run(pickled: bytes) -> Any:
                 machine.stack.append(argument)
         (result,) = machine.stack
     except (IndexError, KeyError, ValueError, TypeError):
-        raise Unreadable("its opcodes do not fit together") from None
+        raise Unreadable("the payload is no valid sequence of opcodes") from None
     return result
 
 
 class _Machine:
-    """The stack, what lies below the marks, and the memo, which is a dict: its numbers allocate nothing."""
+    """The stack, the stacks below each mark, and the memo, a dict so that a large index allocates nothing."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
+        self.outer_stacks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def push(self, argument: Any) -> None:
         self.stack.append(argument)
 
     def mark(self, argument: None) -> None:
-        self.below.append(self.stack)
+        self.outer_stacks.append(self.stack)
         self.stack = []
 
     def pop_mark(self) -> list[Any]:
-        values, self.stack = self.stack, self.below.pop()
+        values, self.stack = self.stack, self.outer_stacks.pop()
         return values
 
-    # values
+    # containers at a mark
 
     def marked_tuple(self, argument: None) -> None:
         self.push(tuple(self.pop_mark()))
@@ -84,7 +84,7 @@ class _Machine:
         self.push({})
         self._set(values)
 
-    # filling
+    # containers
 
     def append(self, argument: None) -> None:
         self._extend([self.stack.pop()])
@@ -105,18 +105,18 @@ class _Machine:
     def _set(self, values: list[Any]) -> None:
         target = _expect(dict, self.stack[-1])
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[_key(key)] = value
+            target[_check_key(key)] = value
 
     # memo
 
-    def put(self, number: int) -> None:
-        self.memo[number] = self.stack[-1]
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
 
     def memoize(self, argument: None) -> None:
         self.put(len(self.memo))
 
-    def get(self, number: int) -> None:
-        self.push(self.memo[number])
+    def get(self, index: int) -> None:
+        self.push(self.memo[index])
 
     # names and records
 
@@ -150,14 +150,14 @@ class _Machine:
 
 
 def _expect(kind: type[Any], value: Any) -> Any:
-    """Give the value back if it is exactly of this type, no subclass."""
+    """Return the value if its type is exactly ``kind``; otherwise raise TypeError."""
     if type(value) is not kind:
         raise TypeError
     return value
 
 
-def _key(value: Any) -> Any:
-    """Give a dict's key back if it can be hashed at no cost worth mentioning, and not be made to collide."""
+def _check_key(value: Any) -> Any:
+    """Return a dict key if hashing it is cheap and cannot be made to collide; otherwise raise TypeError."""
     if type(value) in (str, bytes, ByteString) or (type(value) is int and abs(value) < 2**31):
         return value
     raise TypeError
@@ -176,15 +176,15 @@ def _tuple_of(size: int) -> Callable[[_Machine, Any], None]:
 
 
 def _ignore(machine: _Machine, argument: Any) -> None:
-    """PROTO and FRAME tell a reader how to read; we have all bytes at hand."""
+    """Skip PROTO and FRAME, which matter only when reading from a stream."""
 
 
 def _table(steps: dict[str, Callable[[_Machine, Any], None]]) -> dict[int, Callable[[_Machine, Any], None]]:
-    """Give each of the opcodes that stand together in a key its step."""
+    """Map each opcode to its step; a key lists all opcodes that share a step."""
     return {ord(opcode): step for opcodes, step in steps.items() for opcode in opcodes}
 
 
-#: All opcodes but those that push their argument.
+#: The step for each opcode. An opcode without a step pushes its argument.
 _STEPS = _table(
     {
         "\x80\x95": _ignore,

@@ -1,4 +1,4 @@
-"""Django's messages, made anew from what a payload says about them."""
+"""Build new Django messages from the records of an unsigned payload."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ _MESSAGES: dict[Name, type[EmailMessage]] = {
 _ATTACHMENT = Name(_MODULE, "EmailAttachment")
 _ALTERNATIVE = Name(_MODULE, "EmailAlternative")
 
-#: What every message has; the rest may be missing in one of an old Django.
+#: Attributes that every message has; old Django releases lack some of the others.
 _REQUIRED = {"subject", "body", "from_email", "to"}
-#: What we leave out: it belongs to the process that queued the message.
-_CONNECTION = {"connection", "_connection"}
+#: Attributes to skip: a connection belongs to the process that queued the message.
+_SKIPPED = {"connection", "_connection"}
 
 
 def read_message(value: Any, trusted: bool = False) -> EmailMessage:
-    """Make a message anew, of one of Django's own classes; of a site's class only when the payload is trusted."""
+    """Build a message of one of Django's own classes or, if the payload is trusted, of a site's class."""
     if not isinstance(value, Record):
-        raise Unreadable("what should be its message is none")
+        raise Unreadable("its message is not an object")
     message_class = _MESSAGES.get(value.maker) or _site_class(value.maker, trusted)
-    given = {name: item for name, item in state(value).items() if name not in _CONNECTION}
+    given = {name: item for name, item in state(value).items() if name not in _SKIPPED}
     if not given.keys() >= _REQUIRED:
-        raise Unreadable("its message lacks what every message has")
+        raise Unreadable("its message lacks a required attribute")
     message = message_class.__new__(message_class)
     for name, item in given.items():
-        vars(message)[name] = _reader(message_class, name)(item)
+        vars(message)[name] = _get_reader(message_class, name)(item)
     return message
 
 
 def _site_class(maker: Name, trusted: bool) -> type[EmailMessage]:
     if not trusted:
-        raise Unreadable("its message is not of one of Django's own classes")
+        raise Unreadable("the class of its message is not one of Django's own")
     path = f"{maker.module}.{maker.name}"
     try:
         site_class: type[EmailMessage] = import_string(path)
     except interrupts():
         raise
-    except Exception as error:  # the site's module may raise anything
+    except Exception as error:  # a site's module may raise any exception
         raise UnknownClass(f"{path} cannot be imported: {type(error).__name__}") from error
     return site_class
 
 
-def _reader(message_class: type[EmailMessage], name: str) -> Callable[[Any], Any]:
-    """Find what reads an attribute: Django's own as what they are, all others as plain data."""
+def _get_reader(message_class: type[EmailMessage], name: str) -> Callable[[Any], Any]:
+    """Return the function that reads an attribute; attributes unknown to Django are plain data."""
     if name in _READERS:
         return _READERS[name]
     if name.startswith("__") or callable(getattr(message_class, name, None)):
-        raise Unreadable("its message has an attribute in place of a method")
+        raise Unreadable("its message has an attribute with the name of a method")
     return plain
 
 
 def _items(value: Any) -> list[Any]:
     if type(value) not in (list, tuple):
-        raise Unreadable("its message has something else in place of a list")
+        raise Unreadable("its message has an attribute that should be a list")
     return list(value)
 
 
@@ -77,7 +77,7 @@ def _addresses(value: Any) -> list[Any]:
 
 def _headers(value: Any) -> dict[str, Any]:
     if type(value) is not dict:
-        raise Unreadable("its message has something else in place of headers")
+        raise Unreadable("its message has headers that are not a dict")
     return {text(name): scalar(item) for name, item in value.items()}
 
 
@@ -88,15 +88,15 @@ def _attachments(value: Any) -> list[Any]:
 def _attachment(value: Any) -> Message | tuple[Any, ...]:
     if isinstance(value, Record) and value.maker in PARTS:
         return read_part(value)
-    return _named_content(*_members(value, _ATTACHMENT))
+    return _attachment_members(*_members(value, _ATTACHMENT))
 
 
-def _named_content(filename: Any, content: Any, mimetype: Any = None) -> tuple[Any, ...]:
+def _attachment_members(filename: Any, content: Any, mimetype: Any = None) -> tuple[Any, ...]:
     return scalar(filename), _content(content), scalar(mimetype)
 
 
 def _content(value: Any) -> str | bytes | Message | EmailMessage:
-    """Read what is attached: data or, as message/rfc822, a message of Django's or the standard library's."""
+    """Read the content of an attachment: text, bytes, or (for message/rfc822) a message."""
     if isinstance(value, Record) and value.maker in PARTS:
         return read_part(value)
     if isinstance(value, Record) and value.maker in _MESSAGES:
@@ -105,7 +105,7 @@ def _content(value: Any) -> str | bytes | Message | EmailMessage:
 
 
 def _data(value: Any) -> str | bytes:
-    """Read text or bytes; a str of Python 2 may be either and stays bytes."""
+    """Read text or bytes; a Python 2 str may be either, so it stays bytes."""
     return bytes(value) if isinstance(value, bytes) else text(value)
 
 
@@ -117,7 +117,7 @@ def _alternatives(value: Any) -> list[tuple[str | bytes, str]]:
 
 
 def _members(value: Any, maker: Name) -> list[Any]:
-    """Read a tuple; since Django 5.2 it has a name."""
+    """Read a tuple or, as Django 5.2 and later write it, a named tuple."""
     return _items(value.arguments if isinstance(value, Record) and value.maker == maker else value)
 
 
@@ -125,6 +125,7 @@ def _encoding(value: Any) -> str | Charset | None:
     return read_charset(value) if isinstance(value, Record) and value.maker == CHARSET else scalar(value)
 
 
+#: By attribute, the function that checks and copies its value.
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("subject", "body", "from_email"), scalar),
     **dict.fromkeys(("to", "cc", "bcc", "reply_to"), _addresses),

@@ -1,4 +1,4 @@
-"""The standard library's MIME parts, which a site may have attached."""
+"""Build new MIME parts of the standard library, which a site may have attached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...errors import Unreadable
 from .machine import Name, Record
 from .values import plain, scalar, state, text
 
-#: The classes of parts.
+#: The supported classes of MIME parts.
 PARTS: dict[Name, type[Message[Any, Any]]] = {
     Name(part.__module__, part.__name__): part
     for part in (
@@ -41,26 +41,26 @@ _COMPAT32 = Name("email._policybase", "Compat32")
 
 
 def read_part(record: Record) -> Message:
-    """Make a MIME part anew. Raises Unreadable when it is none, or one with another policy than compat32."""
+    """Build a MIME part. Raises Unreadable if an attribute is unknown or the policy is not compat32."""
     part_class = PARTS[record.maker]
     part = part_class.__new__(part_class)
     Message.__init__(part, policy=compat32)
     for name, value in state(record).items():
-        if name not in _ATTRIBUTES:
-            raise Unreadable("it holds a MIME part with an attribute of its own")
-        vars(part)[name] = _ATTRIBUTES[name](value)
+        if name not in _READERS:
+            raise Unreadable("the payload holds a MIME part with an unknown attribute")
+        vars(part)[name] = _READERS[name](value)
     return part
 
 
 def read_charset(record: Record) -> Charset:
-    """Make a Charset anew."""
+    """Build a Charset. Raises Unreadable if one of its encodings is unknown."""
     given = state(record)
     charset = Charset(text(given["input_charset"]))
     for name in ("output_charset", "input_codec", "output_codec"):
         setattr(charset, name, None if given[name] is None else text(given[name]))
     for name in ("header_encoding", "body_encoding"):
         if given[name] not in (None, BASE64, QP, SHORTEST):
-            raise Unreadable("it holds a charset with an unknown encoding")
+            raise Unreadable("the payload holds a charset with an unknown encoding")
         setattr(charset, name, given[name])
     return charset
 
@@ -83,7 +83,7 @@ def _headers(value: Any) -> list[tuple[str, str | Header]]:
 
 
 def _payload(value: Any) -> Any:
-    """Read the parts of a multipart, or a body, in which Python 3 writes the bytes beyond ASCII as surrogates."""
+    """Read the parts of a multipart, or a body; Python 3 represents its non-ASCII bytes as surrogates."""
     if isinstance(value, list):
         return [read_part(part) for part in value]
     return value.decode("ascii", "surrogateescape") if isinstance(value, bytes) else scalar(value)
@@ -95,11 +95,12 @@ def _charset(value: Any) -> Any:
 
 def _policy(value: Any) -> Any:
     if not isinstance(value, Record) or value.maker != _COMPAT32:
-        raise Unreadable("it holds a MIME part with another policy than compat32")
+        raise Unreadable("the payload holds a MIME part whose policy is not compat32")
     return compat32
 
 
-_ATTRIBUTES = {
+#: By attribute, the function that checks and copies its value.
+_READERS = {
     "policy": _policy,
     "_headers": _headers,
     "_payload": _payload,

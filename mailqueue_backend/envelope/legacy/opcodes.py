@@ -1,7 +1,7 @@
-"""A pickle taken apart into its opcodes, in one pass from front to back, without executing any.
+"""Split a pickle into its opcodes in a single pass, without executing them.
 
-What an opcode means is in the standard library's Lib/pickletools.py. An opcode that stock messages do not need is
-not in the tables below: EXT, PERSID, sets, buffers, big integers, what repeats or drops a value on the stack.
+Lib/pickletools.py in the standard library documents the opcodes. The tables below omit those that stock messages do
+not need: EXT, PERSID, sets, buffers, big integers, and the opcodes that duplicate or drop the top of the stack.
 """
 
 from __future__ import annotations
@@ -14,52 +14,53 @@ from typing import Any
 
 from ...errors import Unreadable
 
-#: A payload beyond this many bytes is set aside: more than mail servers take.
+#: Maximum size of an unsigned payload, in bytes: more than mail servers accept.
 SIZE_LIMIT = 64 * 2**20
-#: Stock messages have a few hundred, and two or three more for each recipient. So many take some 25 ms at worst.
+#: Maximum number of opcodes. A stock message has a few hundred, plus two or three per recipient. Running this many
+#: takes at most about 25 ms.
 OPCODE_LIMIT = 12_000
-#: Digits of a number written as text.
+#: Maximum length of a number written as text, in digits.
 DIGITS_LIMIT = 400
 
-#: Reads an argument: gives it, and where the next opcode stands.
+#: Takes the pickle and a position; returns the argument there and the position of the next opcode.
 Reader = Callable[[bytes, int], tuple[Any, int]]
 
-#: How protocol 0 writes them.
+#: The spelling of booleans in protocol 0.
 _BOOLEANS = {b"00": False, b"01": True}
-#: What Python 2's repr() does not write.
-_WRONG_ESCAPE = re.compile(rb"""\\(?!['"nrt]|x[0-9a-fA-F]{2})""")
+#: A backslash sequence that Python 2's repr() never writes.
+_INVALID_ESCAPE = re.compile(rb"""\\(?!['"nrt]|x[0-9a-fA-F]{2})""")
 
 
 class ByteString(bytes):
-    """A str of Python 2: text, or binary data, who knows."""
+    """A str of Python 2, which may be text or binary data."""
 
 
 def written_by_python2(pickled: bytes) -> bool:
-    """Tell whether Python 2 wrote this pickle: 0.1.2 used protocol 0 there, and 3 or later on Python 3."""
+    """Return whether Python 2 wrote this pickle: 0.1.2 used protocol 0 there, and 3 or later on Python 3."""
     return pickled[:1] != b"\x80" or pickled[1:2] < b"\x03"
 
 
 def scan(pickled: bytes) -> list[tuple[int, Any]]:
-    """Give all opcodes up to STOP with their arguments; raise Unreadable at the first that has no place here."""
+    """Return all opcodes before STOP with their arguments. Raises Unreadable at the first that is not supported."""
     if len(pickled) > SIZE_LIMIT:
-        raise Unreadable(f"it is larger than {SIZE_LIMIT} bytes")
+        raise Unreadable(f"the payload is larger than {SIZE_LIMIT} bytes")
     readers = _PYTHON2 if written_by_python2(pickled) else _PYTHON3
-    found: list[tuple[int, Any]] = []
+    opcodes: list[tuple[int, Any]] = []
     position = 0
     try:
         while (opcode := pickled[position]) != STOP:
             read = readers[opcode]
             argument, position = read(pickled, position + 1) if read else (None, position + 1)
-            found.append((opcode, argument))
-            if len(found) > OPCODE_LIMIT:
-                raise Unreadable(f"it has more than {OPCODE_LIMIT} opcodes")
+            opcodes.append((opcode, argument))
+            if len(opcodes) > OPCODE_LIMIT:
+                raise Unreadable(f"the payload has more than {OPCODE_LIMIT} opcodes")
     except (IndexError, KeyError):
-        raise Unreadable(f"it is more than data, or cut off, at byte {position}") from None
+        raise Unreadable(f"the payload is cut off, or holds more than plain data, at byte {position}") from None
     except (ValueError, error):
-        raise Unreadable(f"it is damaged at byte {position}") from None
+        raise Unreadable(f"the payload is damaged at byte {position}") from None
     if position != len(pickled) - 1:
-        raise Unreadable(f"it goes on after its end at byte {position}")
-    return found
+        raise Unreadable(f"the payload continues after its STOP opcode at byte {position}")
+    return opcodes
 
 
 def _number(layout: str) -> Reader:
@@ -68,18 +69,18 @@ def _number(layout: str) -> Reader:
 
 
 def _counted(layout: str, decode: Callable[[bytes], Any]) -> Reader:
-    """Read so many bytes as the number before them says; if there are fewer, no opcode stands behind them."""
-    count = _number(layout)
+    """Return a reader of length-prefixed data; after data that is cut short, scan() finds no further opcode."""
+    read_size = _number(layout)
 
     def read(pickled: bytes, position: int) -> tuple[Any, int]:
-        size, start = count(pickled, position)
+        size, start = read_size(pickled, position)
         return decode(pickled[start : start + size]), start + size
 
     return read
 
 
 def _line(decode: Callable[[bytes], Any]) -> Reader:
-    """Read up to the end of the line."""
+    """Return a reader of data that ends with a newline."""
 
     def read(pickled: bytes, position: int) -> tuple[Any, int]:
         end = pickled.index(b"\n", position)
@@ -89,7 +90,7 @@ def _line(decode: Callable[[bytes], Any]) -> Reader:
 
 
 def _name(pickled: bytes, position: int) -> tuple[tuple[str, str], int]:
-    """Read a module's line and a name's line."""
+    """Read the name of a module and the name of a global in it, each on its own line."""
     middle = pickled.index(b"\n", position)
     end = pickled.index(b"\n", middle + 1)
     return (_utf8(pickled[position:middle]), _utf8(pickled[middle + 1 : end])), end + 1
@@ -104,27 +105,27 @@ def _raw_unicode(data: bytes) -> str:
 
 
 def _quoted(data: bytes) -> ByteString:
-    """Read Python 2's repr() of a str."""
+    """Decode Python 2's repr() of a str."""
     quote = data[:1]
     if quote not in (b"'", b'"') or len(data) < 2 or not data.endswith(quote):
         raise ValueError
-    if _WRONG_ESCAPE.search(data.replace(rb"\\", b"")):
+    if _INVALID_ESCAPE.search(data.replace(rb"\\", b"")):
         raise ValueError
     return ByteString(codecs.escape_decode(data[1:-1])[0])
 
 
-def _short(data: bytes) -> bytes:
+def _check_digits(data: bytes) -> bytes:
     if len(data) > DIGITS_LIMIT:
         raise ValueError
     return data
 
 
 def _integer(data: bytes) -> int:
-    return _BOOLEANS[data] if data in _BOOLEANS else int(_short(data))
+    return _BOOLEANS[data] if data in _BOOLEANS else int(_check_digits(data))
 
 
 def _long(data: bytes) -> int:
-    return int(_short(data).removesuffix(b"L"))
+    return int(_check_digits(data).removesuffix(b"L"))
 
 
 def _little_endian(data: bytes) -> int:
@@ -132,7 +133,7 @@ def _little_endian(data: bytes) -> int:
 
 
 def _table(readers: dict[str, Reader | None]) -> dict[int, Reader | None]:
-    """Give each of the opcodes that stand together in a key its reader; None: it has no argument."""
+    """Map each opcode to its reader, or to None if it has no argument; a key lists all opcodes that share a reader."""
     return {ord(opcode): reader for opcodes, reader in readers.items() for opcode in opcodes}
 
 
@@ -162,12 +163,12 @@ _PYTHON2 = _PYTHON3 | _table(
         "dlo": None,
         "I": _line(_integer),
         "L": _line(_long),
-        "F": _line(lambda data: float(_short(data))),
+        "F": _line(lambda data: float(_check_digits(data))),
         "S": _line(_quoted),
         "U": _counted("<B", ByteString),
         "T": _counted("<I", ByteString),
         "V": _line(_raw_unicode),
         "i": _name,
-        "gp": _line(lambda data: int(_short(data))),
+        "gp": _line(lambda data: int(_check_digits(data))),
     }
 )

@@ -1,4 +1,4 @@
-"""Plain data out of what the machine built: text, numbers, dates, and containers of them."""
+"""Convert values of the machine to plain data: text, numbers, dates, and containers of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ...errors import Unreadable
 from .machine import Name, Record
 from .opcodes import ByteString
 
-#: Data that holds no other.
-_LEAVES = {type(None), bool, int, float, str, bytes}
-#: The types of text. Our own pickles hold a lazy text as a str that is made from a str.
+#: Types that contain no other values.
+_SCALARS = {type(None), bool, int, float, str, bytes}
+#: The classes of text. Our own pickles contain a lazy text as a call of ``str`` with a str.
 _TEXTS = {
     Name("builtins", "str"),
     *(Name("__builtin__", name) for name in ("str", "unicode")),
@@ -24,24 +24,24 @@ _TEXTS = {
 _DATETIME = Name("datetime", "datetime")
 _LAZY = Name("django.utils.functional", "_lazy_proxy_unpickle")
 
-#: Each translation's function and the types of its arguments.
+#: By name, the translation functions and the types of their arguments.
 _TRANSLATIONS: dict[str, tuple[Callable[..., str], dict[str, type]]] = {
     "gettext": (translation.gettext, {"message": str}),
     "ngettext": (translation.ngettext, {"singular": str, "plural": str, "number": int}),
     "pgettext": (translation.pgettext, {"context": str, "message": str}),
     "npgettext": (translation.npgettext, {"context": str, "singular": str, "plural": str, "number": int}),
 }
-# Django < 4.0 had these names too.
+# Django < 4.0: aliases of the above.
 _TRANSLATIONS["ugettext"] = _TRANSLATIONS["gettext"]
 _TRANSLATIONS["ungettext"] = _TRANSLATIONS["ngettext"]
 
-#: Year, month (and fold), day, hour, minute, second, and the three bytes of the microseconds.
+#: Year, month (its high bit is the fold), day, hour, minute, second, and three bytes of microseconds.
 _DATETIME_BYTES = Struct(">HBBBBBBH")
 
 
 def plain(value: Any) -> Any:
-    """Copy plain data; a str of Python 2 becomes text if it is UTF-8. Raises Unreadable at anything else."""
-    if type(value) in _LEAVES:
+    """Copy plain data; decode a Python 2 str if it is UTF-8. Raises Unreadable for anything else."""
+    if type(value) in _SCALARS:
         return value
     if type(value) is ByteString:
         return _decoded(value)
@@ -55,14 +55,14 @@ def plain(value: Any) -> Any:
 
 
 def scalar(value: Any) -> Any:
-    """Copy plain data that holds no other."""
+    """Copy a value that is not a container. Raises Unreadable for a container."""
     if isinstance(value, (list, tuple, dict)):
-        raise Unreadable("it holds a container where a message has a single value")
+        raise Unreadable("the payload holds a container where a message has a single value")
     return plain(value)
 
 
 def text(value: Any) -> str:
-    """Read a text in whatever dress; a lazy translation is translated."""
+    """Read a text of any class as a plain str; translate a lazy text."""
     if isinstance(value, bytes):
         value = _decoded(value)
     if isinstance(value, str):
@@ -71,13 +71,13 @@ def text(value: Any) -> str:
         return text(*value.arguments)
     if isinstance(value, Record) and value.maker == _LAZY:
         return _translated(*value.arguments)
-    raise Unreadable("it holds something other than plain data")
+    raise Unreadable("the payload holds something other than plain data")
 
 
 def state(record: Record) -> dict[str, Any]:
-    """Give an object's attributes by name, their values as the machine built them."""
+    """Return an object's attributes by name; their values are still those of the machine."""
     if type(record.state) is not dict:
-        raise Unreadable("it holds an object whose state is not a dict")
+        raise Unreadable("the payload holds an object whose state is not a dict")
     return {text(name): value for name, value in record.state.items()}
 
 
@@ -89,7 +89,7 @@ def _decoded(value: bytes) -> str | bytes:
 
 
 def _datetime(packed: bytes) -> datetime:
-    """Read ten bytes. datetime itself would take them without a look at day, hour, minute and second."""
+    """Unpack a pickled datetime. datetime(bytes) would not validate day, hour, minute and second."""
     year, month, day, hour, minute, second, high, low = _DATETIME_BYTES.unpack(packed)
     fold, month = divmod(month, 128)
     return datetime(year, month, day, hour, minute, second, high * 65536 + low, fold=fold)
@@ -97,9 +97,9 @@ def _datetime(packed: bytes) -> datetime:
 
 def _translated(function: Name, arguments: tuple[Any, ...], keywords: dict[str, Any], *_: Name) -> str:
     if function.module != "django.utils.translation" or function.name not in _TRANSLATIONS:
-        raise Unreadable("it holds a lazy text that is not a plain translation")
+        raise Unreadable("the payload holds a lazy text that is not a plain translation")
     translate, types = _TRANSLATIONS[function.name]
     if type(arguments) is not tuple or len(arguments) > len(types):
-        raise Unreadable("it holds a translation with other arguments than a translation has")
+        raise Unreadable("the payload holds a translation with too many arguments")
     given = dict(zip(types, arguments, strict=False)) | {text(name): value for name, value in keywords.items()}
     return translate(**{name: text(given[name]) if kind is str else kind(given[name]) for name, kind in types.items()})
