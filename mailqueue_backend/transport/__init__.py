@@ -1,8 +1,8 @@
-"""SMTP as a drain needs it: what is added to smtplib, and nothing of queues.
+"""Our additions to smtplib; nothing here knows of queues.
 
-connection.py  the connection: who accepted a message, who refused it, and nothing that is out of step
-pipelining.py  a message's commands in one write
-replies.py     the server's replies, read line by line
+connection.py  an SMTP connection that records which recipients were accepted or refused
+pipelining.py  all commands of a message in one write
+replies.py     a strict reader of the server's replies
 sockets.py     sockets that a deadline can shut down
-rendering.py   big attachments, rendered in little memory
+rendering.py   big attachments, rendered with little memory
 """

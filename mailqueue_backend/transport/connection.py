@@ -1,4 +1,4 @@
-"""The SMTP connection of a drain: smtplib's, which also notes who accepted a message, pipelines, and has a deadline."""
+"""The SMTP connection of a drain: smtplib's, with a transcript of the replies, pipelining, and a deadline."""
 
 from __future__ import annotations
 
@@ -7,48 +7,50 @@ import smtplib
 from collections.abc import Sequence
 from typing import Any
 
-from .pipelining import PIPELINED_RECIPIENTS, OutOfStep, Reply, exchange, send_nothing
+from .pipelining import PIPELINED_RECIPIENTS, OutOfStep, Reply, exchange, send_empty_message
 from .replies import REPLY_SIZE, Replies
 from .sockets import Deadline, DeadlineSMTP
 
-#: Seconds that the server has to answer QUIT.
+#: Seconds to wait for the reply to QUIT.
 QUIT_TIMEOUT = 5
-#: Bytes of a message that are sent in one go: each go has the time-out of its own.
+#: Bytes of a message per send(); the socket's timeout applies to each call.
 CHUNK = 64 * 1024
+#: The reply of a server that closes the connection.
 _CLOSING = 421
+#: The replies that accept a recipient.
 _ACCEPTED = (250, 251)
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 
 
 class Transcript:
-    """What a server has said of one message, over all transactions and connections that it took.
+    """The server's replies about one message, over all its transactions and connections.
 
-    Addresses are as they were sent to the server.
+    Addresses are spelled as they were passed to sendmail().
     """
 
     def __init__(self) -> None:
-        #: The recipients that sendmail() was given last.
+        #: The recipients of the latest sendmail().
         self.recipients: list[str] = []
-        #: Those for whom a transaction ended with 250: the server has the message for them.
+        #: The recipients of all transactions that ended with 250: the server has taken the message for them.
         self.accepted: list[str] = []
-        #: The replies to RCPT of those who were refused.
+        #: By refused recipient, the reply to RCPT.
         self.refused: dict[str, Reply] = {}
 
 
 class DeliveryMixin(smtplib.SMTP):
-    """What a drain adds to smtplib's SMTP and SMTP_SSL."""
+    """Our additions to smtplib's SMTP and SMTP_SSL."""
 
     file: Replies | None
 
     def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
         self._deadline = deadline
-        #: Pipeline where the server announces it.
+        #: Whether to pipeline if the server announces PIPELINING.
         self.may_pipeline = True
-        #: Of the message that is being sent; the session sets a new one for each.
+        #: The transcript of the current message; the session sets a new one for each message.
         self.transcript = Transcript()
-        #: A transaction was begun, and is not ended: the next message must not go over this connection.
+        #: Whether a transaction is open; if so, the connection must not be used for the next message.
         self.in_transaction = False
-        #: The recipients that the server has accepted in this transaction.
+        #: The recipients that the server has accepted in the current transaction.
         self._accepted: list[str] = []
         super().__init__(*args, **kwargs)
 
@@ -71,7 +73,7 @@ class DeliveryMixin(smtplib.SMTP):
         return answer
 
     def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
-        """Begin a transaction; a connection that is lost here is a 421."""
+        """Begin a transaction; treat a connection that is lost here as a 421 reply."""
         self.in_transaction, self._accepted = True, []
         try:
             return super().mail(sender, options)
@@ -79,19 +81,16 @@ class DeliveryMixin(smtplib.SMTP):
             raise smtplib.SMTPSenderRefused(_CLOSING, str(error).encode(), sender) from error
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
-        """Name a recipient, and note what the server says."""
+        """Add a recipient, and record the reply."""
         answer = super().rcpt(recip, options)
-        self._note(recip, answer)
+        if answer[0] in _ACCEPTED:
+            self._accepted.append(recip)
+        else:
+            self.transcript.refused[recip] = answer
         return answer
 
-    def _note(self, recipient: str, answer: Reply) -> None:
-        if answer[0] in _ACCEPTED:
-            self._accepted.append(recipient)
-        else:
-            self.transcript.refused[recipient] = answer
-
     def rset(self) -> Reply:
-        """End a transaction; close the connection when the server does not agree."""
+        """Abort the transaction; close the connection if the server refuses RSET."""
         answer = super().rset()
         if answer[0] == 250:
             self.in_transaction = False
@@ -100,12 +99,12 @@ class DeliveryMixin(smtplib.SMTP):
         return answer
 
     def quit(self) -> Reply:
-        """Say goodbye, without waiting long for the answer."""
+        """Send QUIT, and wait up to QUIT_TIMEOUT for the reply."""
         with self._deadline.shortened(QUIT_TIMEOUT):
             return super().quit()
 
     def usable(self) -> bool:
-        """Return whether the next message can go over this connection."""
+        """Return whether the connection is open and the server has sent nothing unexpected."""
         return self.sock is not None and self.file is not None and self.file.quiet()
 
     def sendmail(
@@ -116,9 +115,9 @@ class DeliveryMixin(smtplib.SMTP):
         mail_options: Sequence[str] = (),
         rcpt_options: Sequence[str] = (),
     ) -> dict[str, Reply]:
-        """Send a message as smtplib does, to each address once. Raises OutOfStep too."""
+        """Send a message as smtplib does, but only once to each address. May also raise OutOfStep."""
         recipients = self.transcript.recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
-        # Until RSET, or the reply to the final dot: whatever fails in between leaves the transaction open.
+        # Only RSET or the reply to the final dot ends the transaction; any other failure leaves it open.
         self.in_transaction = True
         addresses = list(dict(zip(map(smtplib.quoteaddr, recipients), recipients, strict=True)).values())
         may_pipeline = self.may_pipeline and isinstance(msg, bytes) and len(addresses) <= PIPELINED_RECIPIENTS
@@ -130,7 +129,7 @@ class DeliveryMixin(smtplib.SMTP):
         return refused
 
     def _pipeline(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, Reply]:
-        """Send a message; return and raise what smtplib's sendmail() does."""
+        """Send a message with pipelining; return and raise the same as smtplib's sendmail()."""
         self._accepted = []
         to_mail, to_recipients, to_data = exchange(self, sender, recipients, len(message))
         refused: dict[str, Reply] = {}
@@ -146,7 +145,7 @@ class DeliveryMixin(smtplib.SMTP):
             if to_data[0] == 250:
                 return refused
         elif to_data[0] == 354:
-            send_nothing(self)
+            send_empty_message(self)
         self.leave_transaction(to_mail, *to_recipients, to_data)
         if to_mail[0] != 250:
             raise smtplib.SMTPSenderRefused(*to_mail, sender)
@@ -155,17 +154,17 @@ class DeliveryMixin(smtplib.SMTP):
         raise smtplib.SMTPDataError(*to_data)
 
     def data(self, msg: Any) -> Reply:
-        """Send DATA and the message, and return the reply to its end. Raises SMTPDataError when DATA is refused."""
+        """Send DATA and the message, and return the reply to the final dot. Raises SMTPDataError if DATA is refused."""
         self.putcmd("data")
         answer = self.getreply()
         if answer[0] != 354:
-            # smtplib would leave the server in mid-transaction.
+            # smtplib would leave the transaction open.
             self.leave_transaction(answer)
             raise smtplib.SMTPDataError(*answer)
         return self.send_body(smtplib._fix_eols(msg).encode("ascii") if isinstance(msg, str) else msg)  # type: ignore[attr-defined]
 
     def leave_transaction(self, *replies: Reply) -> None:
-        """Make the connection ready for the next message after one was refused with these replies."""
+        """Abort a transaction that was refused with these replies; close the connection after a 421."""
         if any(code == _CLOSING for code, _ in replies):
             self.close()
         else:
@@ -174,8 +173,8 @@ class DeliveryMixin(smtplib.SMTP):
     def send_body(self, message: bytes) -> Reply:
         """Send the message and its final dot, and return the reply.
 
-        Raises OutOfStep when the server speaks before the dot. A reply that is lost leaves open whether the
-        message arrives.
+        Raises OutOfStep if the server sends anything before the dot. If the reply is lost, the message may or may
+        not have been accepted.
         """
         start = 0
         while end := message.find(b"\n", start + CHUNK) + 1:
@@ -183,15 +182,15 @@ class DeliveryMixin(smtplib.SMTP):
             start = end
         if self.file is not None and self.file.surplus():
             self.close()
-            raise OutOfStep("The server spoke before the end of the message")
+            raise OutOfStep("The server sent a reply before the end of the message")
         self.send(_LEADING_DOT.sub(b"..", message[start:]) + (b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"))
         try:
             answer = self.getreply()
-            unasked = self.file.surplus() if self.file else b""
-            # A server that says that it closes may do so at any time.
-            if not (answer[0] == 250 or 400 <= answer[0] < 600) or (unasked and not unasked.startswith(b"421")):
+            surplus = self.file.surplus() if self.file else b""
+            # A server may announce at any time that it closes the connection.
+            if not (answer[0] == 250 or 400 <= answer[0] < 600) or (surplus and not surplus.startswith(b"421")):
                 self.close()
-                raise smtplib.SMTPServerDisconnected(f"It cannot be told what {answer} answers")
+                raise smtplib.SMTPServerDisconnected(f"The reply {answer} does not match the final dot")
         except smtplib.SMTPServerDisconnected as error:
             raise smtplib.SMTPServerDisconnected(f"{error}; the whole message was sent: it may arrive twice") from error
         if answer[0] == 250:

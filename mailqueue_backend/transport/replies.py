@@ -1,37 +1,38 @@
-"""Reads an SMTP server's replies line by line, and believes whole lines only."""
+"""Read an SMTP server's replies line by line; accept only complete lines."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 
-#: Bytes of one reply, all its lines together, at most.
+#: Maximum size of a reply, over all its lines, in bytes.
 REPLY_SIZE = 64 * 1024
+#: Bytes per recv().
 _CHUNK = 8192
 
 
 class Replies:
-    """The file that smtplib reads replies from, over a socket.
+    """The file-like object over a socket from which smtplib reads replies.
 
-    What is wrong with a reply raises an OSError, which smtplib takes for a lost connection: a line that the
-    end of the connection cuts short ("250 o") is no answer, nor is one that does not end.
+    A malformed reply raises an OSError, which smtplib treats as a lost connection. A line is malformed if the
+    connection ends within it ("250 o"), or if it is too long.
     """
 
     def __init__(self, source: socket.socket) -> None:
         self._source = source
         self._buffer = bytearray()
         self._ended = False
-        #: Bytes that the reply may still have; whoever begins to read one sets it to REPLY_SIZE.
+        #: Bytes left for the current reply; the caller resets it to REPLY_SIZE before each reply.
         self.budget = REPLY_SIZE
 
     def readline(self, limit: int) -> bytes:
-        """Read a line of less than ``limit`` bytes, with its end; b"" at the end of the connection."""
+        """Read a line of less than ``limit`` bytes, including its end; return b"" at the end of the connection."""
         while (end := self._buffer.find(b"\n") + 1) == 0 and len(self._buffer) < limit:
             chunk = self._source.recv(_CHUNK)
             if not chunk:
                 self._ended = True
                 if self._buffer:
-                    raise ConnectionError("it ended within a reply")
+                    raise ConnectionError("the connection ended within a reply")
                 return b""
             self._buffer += chunk
         if not 0 < end < limit:
@@ -44,7 +45,7 @@ class Replies:
         return line
 
     def surplus(self) -> bytes:
-        """Return what has come that nobody has asked for, without waiting."""
+        """Return all bytes received but not read yet, without waiting for more."""
         timeout = self._source.gettimeout()
         try:
             self._source.settimeout(0)
@@ -60,9 +61,9 @@ class Replies:
         return bytes(self._buffer)
 
     def quiet(self) -> bool:
-        """Return whether nothing has come, not even the end of the connection."""
+        """Return whether there are no unread bytes and the connection has not ended."""
         return not (self.surplus() or self._ended)
 
     def close(self) -> None:
-        """Forget what was not read; the socket is smtplib's."""
+        """Discard unread bytes; the socket belongs to smtplib."""
         self._buffer.clear()
