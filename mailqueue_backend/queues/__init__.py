@@ -1,4 +1,4 @@
-"""The queues: ``open_queue(name)`` opens the one that QUEUE_BACKEND names."""
+"""The queues. ``open_queue(name)`` opens a queue on the engine that QUEUE_BACKEND names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .base import MessageQueue
 from .plain import PlainQueue
 from .redis import RedisdQueue
 
-#: Where mail is queued when QUEUE_BACKEND is not set.
+#: The engine that is used when QUEUE_BACKEND is not set.
 DEFAULT_BACKEND = "mailqueue_backend.queues.database"
+#: The reason in an error message.
 NO_QUEUE = "the module has no class Queue"
 #: The module of queue-front that our Redis queue replaces.
 REDISD = "queue_front.backends.redisd"
@@ -39,9 +40,9 @@ def open_queue(name: str) -> MessageQueue:
 
 
 def adapt(queue: Any) -> MessageQueue:
-    """Wrap any queue-front queue as a MessageQueue; return a MessageQueue as it is.
+    """Wrap any queue-front queue as a MessageQueue; return a MessageQueue unchanged.
 
-    A queue of redisd's own class (not a site's subclass of it) becomes our Redis queue on the same list.
+    A queue of redisd's own class, but not of a site's subclass, becomes our Redis queue on the same list.
     """
     if isinstance(queue, MessageQueue):
         return queue
@@ -49,18 +50,19 @@ def adapt(queue: Any) -> MessageQueue:
 
 
 def _import_backend(backend: str) -> ModuleType:
-    """Import queue-front's module of that name, else the module at that dotted path, as queue-front does."""
+    """Import queue-front's own module of that name or else, as queue-front does, the module at that dotted path."""
     try:
         # A site's module may import queue_front, which imports the site's module in turn, so import queue_front first.
         import_module("queue_front")
-        return _bundled(backend) or import_module(backend)
+        return _import_bundled(backend) or import_module(backend)
     except Exception as error:
         # queue-front hides the true cause behind its own exception; a module that could be imported has no Queue.
         cause = NO_QUEUE if backend in sys.modules else error.__context__ or error
         raise ConfigurationError(f"QUEUE_BACKEND = {backend!r} cannot be used: {cause}") from error
 
 
-def _bundled(backend: str) -> ModuleType | None:
+def _import_bundled(backend: str) -> ModuleType | None:
+    """Import queue-front's own module of that name; return None if it has no such module."""
     path = f"queue_front.backends.{backend}"
     try:
         return import_module(path)

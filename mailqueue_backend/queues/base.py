@@ -1,8 +1,9 @@
-"""The contract of a mail queue: what each engine promises.
+"""The contract that every queue engine fulfils.
 
-A queue holds payloads (bytes) and never learns what they mean. ``read()`` and ``write()`` are queue-front's surface.
-Deliveries go through a consumer, which reserves payloads for a lease: until a payload is settled, it is neither lost
-when the process dies nor handed to another consumer. Any method may raise QueueUnavailable.
+A queue stores payloads, which are opaque bytes to it. ``read()`` and ``write()`` are queue-front's interface.
+Deliveries go through a consumer, which reserves payloads for a lease. Until its lease ends, a reserved payload is not
+handed to another consumer; if the process dies, it is due again when the lease ends. Any method may raise
+QueueUnavailable.
 """
 
 from __future__ import annotations
@@ -12,70 +13,72 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-#: ack: done, forget it. release: back to the tail. bury: to the dead queue, bytes unchanged. put_back: was not begun,
-#: back to its place with the count of deliveries that it had. leave: stays reserved until its lease ends.
+#: ack: delete the message. release: move it to the tail. bury: move it to the dead queue, bytes unchanged. put_back:
+#: return a message whose delivery was not begun to its place, with its former count of deliveries. leave: keep it
+#: reserved until its lease ends.
 How = Literal["ack", "release", "bury", "put_back", "leave"]
 #: The states of a message that browse() lists.
 State = Literal["due", "deferred", "reserved", "dead"]
 
-#: One exchange hands out no further payload once those it hands out have so many bytes.
+#: An exchange stops reserving once the reserved payloads reach this size, in bytes.
 EXCHANGE_BYTES = 1_000_000
 
 
 class Reservation(NamedTuple):
-    """One payload, reserved by one consumer until its lease ends."""
+    """A payload that one consumer has reserved until the lease ends."""
 
     payload: bytes
-    #: The engine's proof of who holds it; hashable, and opaque to everyone else.
+    #: The engine's proof of the reservation; hashable, opaque to callers.
     receipt: Any
-    #: How often it was handed out without being settled, this time included: 1 at first. Only consumers that die
-    #: raise it, so a reservation with more than 1 is a suspect.
+    #: How often the message was handed out without being settled, including this time. It exceeds 1 only after a
+    #: consumer died with the message, which makes the message a suspect.
     deliveries: int
 
 
 class Settlement(NamedTuple):
-    """What becomes of a reservation."""
+    """The end of a reservation, and the data that it needs."""
 
     reservation: Reservation
     how: How
-    #: The new bytes of a released message; None: as they were.
+    #: The new bytes of a released message; None to keep the old ones.
     payload: bytes | None = None
-    #: Seconds after which a released message is due.
+    #: Seconds until a released message is due.
     delay: float = 0
 
 
 class Exchange(NamedTuple):
-    """The answer to Consumer.exchange()."""
+    """The result of Consumer.exchange()."""
 
-    #: For each settlement, in order, whether it took place; False: the lease was lost, and nothing changed.
+    #: For each settlement, in order, whether it took place. If not, the lease was lost and nothing has changed.
     settled: list[bool]
     reservations: list[Reservation]
-    #: The engine's connection died: what this consumer held before will come again, so drop what was not begun.
+    #: Whether the engine's connection was lost. All earlier reservations will be handed out again, so the caller must
+    #: drop those that it has not begun.
     lost: bool = False
-    #: A suspect is due; it is handed out once this consumer holds nothing.
+    #: Whether a suspect is due; it is handed out once this consumer holds no reservation.
     suspect_waiting: bool = False
 
 
 class Entry(NamedTuple):
-    """One message as browse() shows it."""
+    """A message as listed by browse()."""
 
-    #: Identifies the message to browse(after=…) and take(); opaque to everyone else.
+    #: Identifies the message to browse(after=…) and take(); opaque to callers.
     key: Any
     payload: bytes
     state: State
-    #: When it is or was due, or when its lease ends, in seconds since 1970 on the engine's clock; None: not known.
+    #: When the message is due or its lease ends, in seconds since 1970 on the engine's clock; None if unknown.
     due: float | None
-    #: How often it was handed out without being settled.
+    #: How often the message was handed out without being settled.
     deliveries: int
 
 
 class Counts(NamedTuple):
-    """How many messages a queue holds, by state; waiting = due + deferred."""
+    """The number of messages in a queue, by state; waiting = due + deferred."""
 
     waiting: int
-    #: Can be reserved now, expired leases included.
+    #: Can be reserved now, including messages whose lease has ended.
     due: int
-    #: Released with a delay that has not passed.
+    #: Released with a delay that has not passed yet.
     deferred: int
     #: Held by a consumer.
     reserved: int
@@ -84,28 +87,31 @@ class Counts(NamedTuple):
 
 
 class Consumer:
-    """One consumer's connection to a queue, for one thread; it settles only what it has reserved. A context manager.
+    """A connection to a queue that reserves messages, and settles its own reservations. A context manager.
 
-    However a call ends, by an exception or an interrupt at any line, close() leaves nothing behind that is held.
+    Not thread-safe. Even if an exception or an interrupt ends a call at any line, close() returns every reservation.
     """
 
     def __init__(self, queue: MessageQueue, lease: float) -> None:
         self.lease = lease
-        #: What this consumer holds, by receipt, oldest hand-out first.
+        #: The reservations of this consumer by receipt, oldest first.
         self.held: dict[Any, Reservation] = {}
         self._queue = queue
-        #: The name of an exchange whose answer has not been seen; "": there is none.
+        #: The name of an exchange whose answer was lost; "" if there is none.
         self._pending = ""
 
     def exchange(self, settlements: Sequence[Settlement] = (), wanted: int = 0) -> Exchange:
-        """Settle, and reserve up to ``wanted`` further messages that are due, oldest first.
+        """Carry out the settlements, then reserve up to ``wanted`` due messages, oldest first.
 
-        A suspect comes alone, and only when this consumer holds nothing else; while it holds one, want nothing more.
-        After an error, call it again: what took place then is not repeated, and what was reserved then is returned.
+        A suspect is handed out alone, and only if this consumer holds no other reservation. Until it is settled, pass
+        wanted=0.
+
+        After an error, call exchange() again: a settlement that has taken place is not repeated, and messages that were
+        reserved are returned.
         """
-        repeated = bool(self._pending)
+        is_repeated = bool(self._pending)
         self._pending = self._pending or token_hex(16)
-        answer = self._exchange(self._pending, settlements, wanted, repeated)
+        answer = self._exchange(self._pending, settlements, wanted, is_repeated)
         for settlement in settlements:
             self.held.pop(settlement.reservation.receipt, None)
         if answer.lost:
@@ -116,22 +122,23 @@ class Consumer:
         return answer
 
     def extend(self, reservations: Iterable[Reservation]) -> None:
-        """Renew the leases of these reservations; skip those already lost."""
+        """Renew the leases of these reservations; skip leases that are lost."""
 
     def keep_alive(self) -> None:
-        """Show the engine that this consumer lives; call it every few seconds while waiting."""
+        """Send the engine a heartbeat; call this every few seconds while waiting."""
 
     def take(self, entry: Entry) -> Reservation | None:
-        """Reserve exactly this message of browse(); None when it is gone or reserved.
+        """Reserve the message of an entry; return None if it is gone or reserved.
 
-        A dead one belongs to a consumer of the dead queue, where it is due.
+        To take a dead message, use a consumer of the dead queue, in which the message is due.
         """
         raise NotImplementedError(f"{type(self).__qualname__} must define take()")
 
     def close(self) -> None:
-        """Put back whatever is still held. May be called again, also after an interrupt or an error."""
+        """Put back all reservations. May be called again, also after an interrupt or an error."""
         if self._pending:
-            self.exchange()  # learn first what it has reserved: what is put back together keeps its order
+            # Recover the lost reservations first: messages that are put back together keep their order.
+            self.exchange()
         while self._pending or self.held:
             self.exchange([Settlement(reservation, "put_back") for reservation in self.held.values()])
 
@@ -143,11 +150,11 @@ class Consumer:
     ) -> None:
         self.close()
 
-    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
-        """Do what exchange() promises; ``name`` is the same for as long as no answer was seen, and then never again.
+    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, is_repeated: bool) -> Exchange:
+        """Implement exchange(). ``name`` identifies the exchange: a repeated call has the name of the first.
 
-        ``repeated``: it was asked before, and may have been carried out. Then a settlement that finds nothing within
-        its lease took place, and what the name has reserved is returned, and nothing else is reserved.
+        ``is_repeated``: an earlier call of this name may have been carried out. If so, a settlement that does not find
+        its reservation within the lease counts as done. Return what this name has reserved, and reserve nothing else.
         """
         raise NotImplementedError(f"{type(self).__qualname__} must define _exchange()")
 
@@ -155,22 +162,22 @@ class Consumer:
 class MessageQueue:
     """A named queue of payloads.
 
-    Two objects of the same class and name are the same queue. Its methods may be called from any thread.
+    Objects of the same class and name share one queue. Methods may be called from any thread.
     """
 
-    #: A reservation whose consumer died is handed out again when its lease ends.
+    #: Reservations have leases: if a consumer dies, the message is handed out again when the lease ends.
     leases = True
-    #: A release with a delay is honoured; otherwise the message is due at once.
+    #: A released message can be delayed; otherwise it is due at once.
     delays = True
-    #: write_many() stores all or nothing.
+    #: write_many() stores all payloads or none.
     atomic_batches = True
     #: browse() and take() work.
     browsable = True
     #: counts() is exact.
     counts_exactly = True
-    #: put_back puts a message where it was; otherwise at the tail.
+    #: put_back returns a message to its former place; otherwise to the tail.
     keeps_place = True
-    #: Only a consumer that dies raises Reservation.deliveries; otherwise a lost connection does so too.
+    #: Only the death of a consumer increases Reservation.deliveries; otherwise a lost connection does so too.
     counts_only_deaths = True
 
     def __init__(self, name: str = "default") -> None:
@@ -178,55 +185,56 @@ class MessageQueue:
 
     @property
     def parallel(self) -> bool:
-        """Messages of this queue may be delivered by several threads now, of which one alone uses the consumer."""
+        """Whether several threads may deliver messages now. Only one of them uses the consumer."""
         return True
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.name}>"
 
-    # queue-front's surface
+    # queue-front's interface
 
     def write(self, payload: bytes) -> bool:
-        """Store one payload at the tail."""
+        """Store a payload at the tail; return True."""
         return self.write_many(payload)[0]
 
     def write_many(self, *payloads: bytes) -> list[bool]:
-        """Store the payloads at the tail, in this order; True for each."""
+        """Store the payloads at the tail, in this order; return True for each."""
         raise NotImplementedError(f"{type(self).__qualname__} must define write_many()")
 
     def read(self) -> bytes | None:
-        """Take a payload out for good: whatever len() counts, due ones first; None when there is nothing."""
+        """Remove a waiting payload and return it, due ones first; return None if there is none."""
         raise NotImplementedError(f"{type(self).__qualname__} must define read()")
 
     def read_many(self, amount: int) -> list[bytes]:
-        """Take out up to ``amount`` payloads; fewer when there are no more."""
+        """Remove up to ``amount`` waiting payloads and return them."""
         payloads: list[bytes] = []
         while len(payloads) < amount and (payload := self.read()) is not None:
             payloads.append(payload)
         return payloads
 
     def __len__(self) -> int:
-        """Count what waits: due and deferred messages and expired leases, not those that are reserved."""
+        """Return the number of waiting messages: due (including ended leases) and deferred, but not reserved."""
         return self.counts().waiting
 
     # deliveries
 
     def counts(self) -> Counts:
-        """Count the messages by state, in one look."""
+        """Count the messages by state, in one atomic operation."""
         raise NotImplementedError(f"{type(self).__qualname__} must define counts()")
 
     def consumer(self, lease: float) -> Consumer:
-        """Open a consumer whose reservations have leases of so many seconds."""
+        """Open a consumer; ``lease`` is how long its reservations last, in seconds."""
         raise NotImplementedError(f"{type(self).__qualname__} must define consumer()")
 
     def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
-        """List up to ``limit`` messages in a state, oldest first, without reserving them; ``after``: the next page.
+        """List up to ``limit`` messages in a state, oldest first, without reserving them.
 
-        What is in this state all the time is listed at least once, whatever others do between two pages.
+        ``after``: the last entry of the previous page. A message that stays in this state is listed at least once,
+        even if the queue changes between two pages.
         """
         raise NotImplementedError(f"{type(self).__qualname__} must define browse()")
 
     @property
     def dead_name(self) -> str:
-        """Name of the dead queue, an ordinary queue of the same engine."""
+        """The name of the dead queue, an ordinary queue of the same engine."""
         return f"{self.name}_DEAD"

@@ -1,4 +1,4 @@
-"""QueueUnavailable for the engines that queue-front has as well: sites may catch queue-front's error today."""
+"""A QueueUnavailable for engines that queue-front also supports: sites may already catch queue-front's error."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import QueueUnavailable
 def unavailable_as_in_queue_front() -> type[QueueUnavailable]:
     """Return a subclass of QueueUnavailable that is a queue_front.QueueException too.
 
-    Return QueueUnavailable itself while queue_front is not imported: nobody can catch its errors then, and importing
-    it here could fail, since it requires all its settings.
+    While queue_front is not imported, return QueueUnavailable itself: no caller can catch queue_front's error then, and
+    the import could fail, since queue_front requires all its settings.
     """
     queue_front = sys.modules.get("queue_front")
-    return QueueUnavailable if queue_front is None else _both(queue_front.QueueException)
+    return QueueUnavailable if queue_front is None else _subclass_of_both(queue_front.QueueException)
 
 
 @cache
-def _both(queue_exception: type[Exception]) -> type[QueueUnavailable]:
+def _subclass_of_both(queue_exception: type[Exception]) -> type[QueueUnavailable]:
     class QueueFrontUnavailable(QueueUnavailable, queue_exception):  # type: ignore[misc, valid-type]
         """QueueUnavailable, and a queue_front.QueueException."""
 

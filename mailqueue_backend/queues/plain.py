@@ -1,7 +1,7 @@
-"""Any queue-front queue, of which only ``read()``, ``write()`` and ``len()`` are needed.
+"""Adapt any queue-front queue that has ``read()``, ``write()`` and ``len()``.
 
-Such a queue hands a payload out by removing it: until it is settled, this process alone has it, and ``kill -9`` loses
-it. No exception or interrupt does.
+Such a queue removes a payload when it hands it out. Until the payload is settled, it exists only in this process, so
+``kill -9`` loses it. Exceptions and interrupts do not.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..errors import QueueUnavailable, interrupts
 from .base import EXCHANGE_BYTES, Consumer, Counts, Exchange, MessageQueue, Reservation, Settlement
 from .errors import unavailable_as_in_queue_front
 
-#: How often a queue is read that says it is not empty and hands nothing out.
+#: Maximum number of reads of a queue that is not empty but returns nothing.
 ATTEMPTS = 3
 #: The open consumers of this process, by class and name of their queue.
 _CONSUMERS: dict[tuple[type, str], WeakValueDictionary[int, PlainConsumer]] = {}
 
 
 class PlainQueue(MessageQueue):
-    """A queue-front queue behind the contract: reserve = read, ack = nothing, all else = write."""
+    """A queue-front queue as a MessageQueue: reserving reads, an ack does nothing, and all other settlements write."""
 
     leases = False
     delays = False
@@ -38,17 +38,17 @@ class PlainQueue(MessageQueue):
 
     @property
     def parallel(self) -> bool:
-        """False: the module may share a socket and know nothing of threads."""
+        """False: the module may not be thread-safe."""
         return False
 
     def write_many(self, *payloads: bytes) -> list[bool]:
-        """Store the payloads; in one call where the module can, else one after the other."""
+        """Store the payloads, in a single call if the module supports it; return True for each."""
         if len(payloads) < 2 or not self._write_together(payloads):
             self._write_singly(payloads)
         return [True] * len(payloads)
 
     def _write_together(self, payloads: tuple[bytes, ...]) -> bool:
-        """Try the module's own write_many(); False when it has none."""
+        """Call the module's own write_many(); return False if it has none."""
         write_many = getattr(self.module_queue, "write_many", None)
         if write_many is None:
             return False
@@ -74,15 +74,16 @@ class PlainQueue(MessageQueue):
                 raise self.unavailable(f"has stored {stored} of {len(payloads)} messages", error) from error
 
     def read(self) -> bytes | None:
-        """Take one out."""
+        """Remove a payload and return it; return None if the queue is empty."""
         payloads: list[bytes] = []
         self.read_into(payloads)
         return payloads[0] if payloads else None
 
     def read_into(self, payloads: list[bytes]) -> bool:
-        """Append the next payload, if there is one, in the line that reads it: an interrupt cannot lose it.
+        """Append the next payload; return False if the queue is empty.
 
-        An empty queue may return None, or raise IndexError or QueueException.
+        A single expression reads and appends, so that an interrupt cannot lose the payload. An empty queue may return
+        None, or raise IndexError or QueueException.
         """
         length = len(payloads)
         attempts_left = ATTEMPTS
@@ -97,15 +98,15 @@ class PlainQueue(MessageQueue):
             except interrupts():
                 raise
             except Exception as error:
-                # QueueException: empty or broken? A broken queue cannot be counted, or refuses again.
-                again = _is_queue_exception(error)
-                if again and not len(self):
+                # A QueueException may mean that the queue is empty. If it is broken, len() or the next reads fail too.
+                may_be_empty = _is_queue_exception(error)
+                if may_be_empty and not len(self):
                     return False
-                if not (again and attempts_left):
+                if not (may_be_empty and attempts_left):
                     raise self.unavailable("cannot be read", error) from error
 
     def __len__(self) -> int:
-        """Count what the module counts."""
+        """Return the module's count."""
         try:
             return len(self.module_queue)
         except interrupts():
@@ -114,18 +115,18 @@ class PlainQueue(MessageQueue):
             raise self.unavailable("cannot be counted", error) from error
 
     def counts(self) -> Counts:
-        """Count; reserved are those that the consumers of this process hold."""
+        """Count the messages by state; only the consumers of this process count as reserved."""
         waiting = len(self)
         consumers = [consumer for reference in self.consumers.valuerefs() if (consumer := reference())]
         reserved = sum(len(consumer.held) for consumer in consumers)
         try:
             dead = len(self.dead())
-        except QueueUnavailable:  # a site's class may take more than a name
+        except QueueUnavailable:  # a site's class may require more arguments than a name
             dead = 0
         return Counts(waiting, due=waiting, deferred=0, reserved=reserved, dead=dead)
 
     def consumer(self, lease: float) -> PlainConsumer:
-        """Open a consumer, whose leases have no end."""
+        """Open a consumer; its leases do not end."""
         return PlainConsumer(self, lease)
 
     def dead(self) -> PlainQueue:
@@ -138,45 +139,45 @@ class PlainQueue(MessageQueue):
             raise self.unavailable("has no dead queue", error) from error
 
     def unavailable(self, what: str, cause: object) -> QueueUnavailable:
-        """Return the error that says so of this queue."""
+        """Return the error to raise for this queue; ``what`` completes "The queue …"."""
         return unavailable_as_in_queue_front()(
             f"The queue {self.name} ({type(self.module_queue).__module__}) {what}: {cause}"
         )
 
 
 class PlainConsumer(Consumer):
-    """A consumer whose reservations exist in this process alone.
+    """A consumer whose reservations exist only in this process.
 
-    What cannot be written stays held, and the next exchange or close() tries again.
+    A message that cannot be written stays reserved, and the next exchange or close() tries again.
     """
 
     def __init__(self, queue: PlainQueue, lease: float) -> None:
         super().__init__(queue, lease)
         self._plain = queue
-        #: The exchange that is under way, or was the last.
+        #: The name of the current or latest exchange.
         self._name = ""
-        #: What it has read.
+        #: The payloads that this exchange has read.
         self._payloads: list[bytes] = []
-        #: What it has made of them.
+        #: Its reservations of these payloads.
         self._reserved: list[Reservation] = []
-        #: What it has settled, by receipt.
+        #: By receipt, whether its settlement took place.
         self._settled: dict[Any, bool] = {}
         queue.consumers[id(self)] = self
 
     def close(self) -> None:
-        """Put back whatever is still held."""
+        """Put back all reservations, and unregister."""
         super().close()
         self._plain.consumers.pop(id(self), None)
 
-    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
+    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, is_repeated: bool) -> Exchange:
         if name != self._name:
             for receipt in self._settled:
-                self.held.pop(receipt, None)  # whoever asked may not have seen the answer
+                self.held.pop(receipt, None)  # exchange() does not do so after an interrupt
             self._payloads, self._reserved, self._settled, self._name = [], [], {}, name
         for settlement in settlements:
             if settlement.reservation.receipt not in self._settled:
                 self._settle(settlement)
-        while not repeated and len(self._payloads) < wanted and sum(map(len, self._payloads)) < EXCHANGE_BYTES:
+        while not is_repeated and len(self._payloads) < wanted and sum(map(len, self._payloads)) < EXCHANGE_BYTES:
             if not self._plain.read_into(self._payloads):
                 break
         for payload in self._payloads[len(self._reserved) :]:
@@ -187,9 +188,9 @@ class PlainConsumer(Consumer):
         )
 
     def _settle(self, settlement: Settlement) -> None:
-        """Write it in the line that notes it: an interrupt cannot double it.
+        """Write a message back, and record it in the same expression, so that an interrupt cannot duplicate it.
 
-        A message that is left goes to the tail like one that is put back, since there is no lease that could end.
+        "leave" and "put_back" move a message to the tail, since there is no lease to end and no place to return to.
         """
         reservation, how, payload, _ = settlement
         if how == "ack" or reservation.receipt not in self.held:

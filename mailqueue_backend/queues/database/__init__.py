@@ -1,7 +1,7 @@
 """A queue in a table of the site's own database: mail is queued if and only if the transaction commits.
 
-An app of its own, so that only sites that use it get a table: add ``"mailqueue_backend.queues.database"`` to
-INSTALLED_APPS and run ``manage.py migrate``. As any QUEUE_BACKEND, this module has a class ``Queue``.
+This is a separate app, so that only sites that use it get the table: add ``"mailqueue_backend.queues.database"`` to
+INSTALLED_APPS and run ``manage.py migrate``. Like every QUEUE_BACKEND, this module has a class ``Queue``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Return ``Queue``, imported late: Django imports this module as an app before there can be models."""
+    """Import ``Queue`` on first access: Django imports this module as an app before models can be loaded."""
     if name != "Queue":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _require_app()
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _require_app() -> None:
-    """Raise ConfigurationError, with the line to add, if this app is not installed."""
+    """Raise ConfigurationError if this app is not in INSTALLED_APPS."""
     from django.apps import apps
 
     from ...errors import ConfigurationError

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class DatabaseQueueConfig(AppConfig):
-    """Installed by ``"mailqueue_backend.queues.database"`` in INSTALLED_APPS."""
+    """The app to install as ``"mailqueue_backend.queues.database"``."""
 
     name = "mailqueue_backend.queues.database"
     label = "mailqueue_database"

@@ -1,4 +1,4 @@
-"""The consumer of the database queue: one exchange is one transaction."""
+"""The consumer of the database queue: each exchange is one transaction."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from ..base import EXCHANGE_BYTES, Entry, Exchange, MessageQueue, Reservation, S
 from . import sql
 from .models import DEFERRED, DUE, QueuedMessage
 from .rows import Receipt, Row, RowsMissing, compile_rows, compile_select, select, settle
-from .transactions import close_torn_transaction, in_transaction, translates_errors
+from .transactions import close_interrupted_transaction, in_transaction, translates_errors
 
-#: How often an exchange selects rows that others claim first, before it leaves the queue to them.
+#: Maximum number of selects, when other consumers claim all selected rows first.
 SELECTS = 50
-#: Seconds between two searches for a suspect while fresh rows are due, since a search passes over all of them.
+#: Seconds between two searches for a suspect while fresh rows are due: a search has to scan all of these.
 SEARCH_INTERVAL = 60
 
 
 class Consumer(base.Consumer):
-    """A view of the table.
+    """A consumer that claims rows of the table.
 
-    An exchange knows the rows that it is about to claim, so after an error or an interrupt the next one only has to ask
-    which of them have its name as their receipt.
+    An exchange remembers the rows it is about to claim. If it is repeated after an error or an interrupt, it only has
+    to check which of these rows have its name as their receipt.
     """
 
     def __init__(self, queue: MessageQueue, lease: float, alias: str) -> None:
         super().__init__(queue, lease)
         self.name = queue.name
         self.alias = alias
-        #: What the last exchange has claimed, or may have claimed, and when its lease ends at the earliest.
+        #: The rows that the latest exchange has claimed, or may have claimed.
         self._rows: list[Row] = []
+        #: The earliest time at which their leases can end, on time.monotonic().
         self._until = 0.0
-        #: All rows that were selected have been claimed by others.
+        #: Whether other consumers have claimed all selected rows first.
         self._lost_race = False
-        self._suspect_waiting, self._next_search = False, 0.0
-        #: When the leases end that were extended.
+        self._suspect_waiting = False
+        #: When to search for a suspect again, on time.monotonic().
+        self._next_search = 0.0
+        #: By receipt of an extended lease, the earliest time at which it can end, on time.monotonic().
         self._extended: dict[Receipt, float] = {}
 
-    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
-        if repeated:
-            close_torn_transaction(self.alias)
+    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, is_repeated: bool) -> Exchange:
+        if is_repeated:
+            close_interrupted_transaction(self.alias)
             settled = self._repeat(name, settlements)
         else:
             self._rows, self._lost_race, self._until = [], False, monotonic() + self.lease
@@ -62,7 +65,7 @@ class Consumer(base.Consumer):
         return Exchange(settled, self._reservations(name), suspect_waiting=self._suspect_waiting)
 
     def extend(self, reservations: Iterable[Reservation]) -> None:
-        """Begin the leases of these reservations anew, with one statement for each exchange that made them."""
+        """Renew the leases of these reservations, with one statement for each exchange that reserved some of them."""
         receipts: dict[str, list[Receipt]] = {}
         for reservation in reservations:
             receipts.setdefault(reservation.receipt.token, []).append(reservation.receipt)
@@ -71,7 +74,7 @@ class Consumer(base.Consumer):
             self._extend(extended)
 
     def take(self, entry: Entry) -> Reservation | None:
-        """Reserve exactly this row; None when it is gone or reserved."""
+        """Reserve the row of an entry; return None if it is gone or reserved."""
         while self._pending:
             self.exchange()
         self._rows, self._until = [], monotonic() + self.lease
@@ -83,13 +86,13 @@ class Consumer(base.Consumer):
         self._pending = ""
         return reservations[0] if reservations else None
 
-    # one transaction each
+    # methods that run one transaction
 
     @translates_errors()
     def _transact(
         self, name: str, settlements: Sequence[Settlement], wanted: int, holds_nothing: bool, singly: bool = False
     ) -> list[bool]:
-        """Settle and claim; a single statement runs in autocommit."""
+        """Settle and claim in a transaction; a single statement runs in autocommit mode instead."""
 
         def work() -> list[bool]:
             with connection.cursor() as cursor:
@@ -107,9 +110,9 @@ class Consumer(base.Consumer):
 
     @translates_errors()
     def _repeat(self, name: str, settlements: Sequence[Settlement]) -> list[bool]:
-        """Settle what was not settled, and look up what was claimed.
+        """Carry out the settlements that did not take place, and look up which rows were claimed.
 
-        A settlement that finds nothing within its lease took place the first time.
+        A settlement that finds no row within the lease has taken place before.
         """
 
         def work() -> list[bool]:
@@ -145,10 +148,10 @@ class Consumer(base.Consumer):
 
         in_transaction(self.alias, work)
 
-    # steps of a transaction
+    # steps within a transaction
 
     def _select(self, cursor: CursorWrapper, wanted: int, holds_nothing: bool) -> list[Row]:
-        """Return what can be claimed: a suspect, if nothing else is held, or else fresh rows."""
+        """Return rows to claim: a suspect if this consumer holds nothing else, otherwise fresh rows."""
         suspects: list[Row] | None = None
         if monotonic() >= self._next_search or (holds_nothing and self._suspect_waiting):
             suspects = self._find_suspect(cursor)
@@ -156,7 +159,7 @@ class Consumer(base.Consumer):
             return suspects
         rows = select(cursor, compile_select(self.alias, self.name, "fresh", wanted))
         if suspects is None and len(rows) < wanted and sum(len(row.payload) for row in rows) < EXCHANGE_BYTES:
-            # No other rows are due but suspects: the search is short.
+            # These are all due rows except suspects, so a search is short.
             suspects = self._find_suspect(cursor)
             if holds_nothing and not rows:
                 return suspects
@@ -169,7 +172,7 @@ class Consumer(base.Consumer):
         return suspects
 
     def _claim(self, cursor: CursorWrapper, name: str, rows: list[Row]) -> None:
-        """Claim those of the rows that others have not claimed since; all have the same count of deliveries."""
+        """Claim the rows that no other consumer has claimed since; all must have the same count of deliveries."""
         self._rows, self._lost_race = rows, False
         if not rows:
             return
@@ -180,11 +183,11 @@ class Consumer(base.Consumer):
             self._rows = self._claimed(cursor, name, rows)
         self._lost_race = not self._rows
         if deliveries:
-            # The consumer that died may have left more of them.
+            # The dead consumer may have left more suspects, so search again at once.
             self._suspect_waiting, self._next_search = False, 0.0
 
     def _claimed(self, cursor: CursorWrapper, name: str, rows: list[Row]) -> list[Row]:
-        """Return those of the rows that this exchange has claimed."""
+        """Return the rows among these that this exchange has claimed."""
         if not rows:
             return rows
         cursor.execute(sql.select_claimed(self.alias, len(rows)), [name, *[row.pk for row in rows]])

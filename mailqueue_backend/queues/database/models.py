@@ -1,18 +1,18 @@
-"""The table of the database queue, and the states that a row can be in.
+"""The table of the database queue, and the states of a row.
 
-One column, ``due``, gives order, lease and delay: a reserved row is due again when its lease ends.
+A single column, ``due``, determines order, lease and delay: a reserved row is due again when its lease ends.
 
 =========  ===========================  =========
 state      ``receipt``                  ``due``
 =========  ===========================  =========
 due        any                          past
-deferred   NULL                         to come
-reserved   the name of an exchange      to come
+deferred   NULL                         future
+reserved   the name of an exchange      future
 =========  ===========================  =========
 
-``deliveries`` is raised when a row is reserved and lowered when it is put back, so that a row that is due with more
-than 0 is a suspect: the process that had reserved it died. ``due`` is written and compared by the clock of the database
-server alone, see Now; only a row that is put back gets the ``due`` that it had.
+``deliveries`` is incremented when a row is reserved and decremented when it is put back. So a due row with more than 0
+deliveries is a suspect: the process that had reserved it died. Only the clock of the database server sets and compares
+``due`` (see Now). A row that is put back gets its former ``due``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from ..base import State
 
 
 class Now(DatabaseNow):
-    """The database server's clock, in UTC everywhere.
+    """The current time of the database server, always in UTC.
 
-    MySQL's CURRENT_TIMESTAMP follows the time zone of the session: it differs between clients, and in
-    autumn it runs through one hour twice.
+    MySQL's CURRENT_TIMESTAMP is in the time zone of the session: it differs between clients, and repeats an hour when
+    daylight saving time ends.
     """
 
     def as_mysql(self, compiler: Any, connection: Any, **extra_context: Any) -> Any:
@@ -41,14 +41,15 @@ class Now(DatabaseNow):
 
 
 def in_seconds(seconds: float) -> Now | CombinedExpression:
-    """Return the database's time in so many seconds; plain Now() for 0, since a sum looks later than now on SQLite."""
+    """Return the database's time ``seconds`` from now. For 0 it is plain Now(): on SQLite, a sum compares as later."""
     return Now() + timedelta(seconds=seconds) if seconds else Now()
 
 
+#: The filters for the states of a row.
 DUE = Q(due__lte=Now())
 DEFERRED = Q(due__gt=Now(), receipt=None)
 RESERVED = Q(due__gt=Now(), receipt__isnull=False)
-#: The rows that browse() lists; all rows of a dead queue are dead.
+#: By state, the filter of browse(); all rows of a dead queue are dead.
 STATES: dict[State, Q] = {"due": DUE, "deferred": DEFERRED, "reserved": RESERVED, "dead": Q()}
 
 
@@ -56,28 +57,28 @@ class QueuedMessageQuerySet(models.QuerySet["QueuedMessage"]):
     """Rows by state, oldest first."""
 
     def fresh(self) -> QueuedMessageQuerySet:
-        """Return the rows that are due and no suspects."""
+        """Return the due rows that are not suspects."""
         return self.filter(DUE, deliveries=0)
 
     def suspects(self) -> QueuedMessageQuerySet:
-        """Return the rows that are due since their leases ended."""
+        """Return the due rows whose lease has ended."""
         return self.filter(DUE, deliveries__gt=0)
 
     def waiting(self) -> QueuedMessageQuerySet:
-        """Return the rows that are not reserved; the due ones come first, since ``due`` is the order."""
+        """Return the rows that are not reserved; due rows come first, since rows are ordered by ``due``."""
         return self.filter(DUE | DEFERRED)
 
 
 class QueuedMessage(models.Model):
-    """One payload in a queue."""
+    """A payload in a queue."""
 
     queue = models.CharField(max_length=200)
     due = models.DateTimeField()
-    #: The name of the exchange that has reserved the row. No UUIDField: its type changes with Django's version on
-    #: MariaDB.
+    #: The name of the exchange that has reserved the row. This is no UUIDField, whose column type on MariaDB depends on
+    #: the Django version.
     receipt = models.CharField(max_length=32, null=True, editable=False)
     deliveries = models.PositiveIntegerField(default=0)
-    #: Last, so that a database need not step over it to reach the others.
+    #: The last column, so that a database can read the others without skipping over it.
     payload = models.BinaryField()
 
     objects = QueuedMessageQuerySet.as_manager()

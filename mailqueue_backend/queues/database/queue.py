@@ -22,26 +22,26 @@ from .transactions import SENDERS_PATIENCE, in_transaction, translates_errors
 class Queue(MessageQueue):
     """A queue in the table of QueuedMessage.
 
-    What is atomic here is one statement, or one transaction that begins with a change.
+    Each operation is a single statement, or a transaction that begins with a write.
     """
 
     @property
     def alias(self) -> str:
-        """Alias of the database."""
+        """The alias of the database."""
         return conf.MAIL_QUEUE_DATABASE
 
     @property
     def parallel(self) -> bool:
-        """False where other threads do not see the queue: in an open transaction, and in a database in memory."""
+        """False if other threads cannot see the queue: inside a transaction, and with an in-memory database."""
         connection = connections[self.alias]
         in_memory = getattr(connection, "is_in_memory_db", lambda: False)()
         return not (connection.in_atomic_block or in_memory)
 
-    # queue-front's surface
+    # queue-front's interface
 
     @translates_errors(SENDERS_PATIENCE)
     def write_many(self, *payloads: bytes) -> list[bool]:
-        """Store the payloads at the tail, all or nothing, as a part of the caller's transaction if there is one."""
+        """Store all payloads at the tail or none, as part of the caller's transaction if there is one."""
 
         def insert() -> None:
             with connection.cursor() as cursor:
@@ -61,9 +61,9 @@ class Queue(MessageQueue):
         return [True] * len(payloads)
 
     def read(self) -> bytes | None:
-        """Take a payload out for good, due ones first; None when there is nothing."""
+        """Delete a waiting row and return its payload, due ones first; return None if there is none."""
         for _ in range(SELECTS):
-            row, deleted = self._read_row()
+            row, deleted = self._delete_first_row()
             if row is None:
                 break
             if deleted:
@@ -71,10 +71,10 @@ class Queue(MessageQueue):
         return None
 
     @translates_errors()
-    def _read_row(self) -> tuple[Row | None, bool]:
-        """Delete the first row that waits; False when another consumer was faster."""
+    def _delete_first_row(self) -> tuple[Row | None, bool]:
+        """Delete the first waiting row; return the row, if any, and False if another consumer was faster."""
 
-        def read() -> tuple[Row | None, bool]:
+        def delete() -> tuple[Row | None, bool]:
             with connections[alias].cursor() as cursor:
                 sql.take_write_lock(cursor)
                 rows = select(cursor, compile_select(alias, self.name, "waiting", 1))
@@ -84,21 +84,21 @@ class Queue(MessageQueue):
                 return rows[0], cursor.rowcount == 1
 
         alias = self.alias
-        return in_transaction(alias, read)
+        return in_transaction(alias, delete)
 
     # deliveries
 
     @translates_errors()
     def counts(self) -> Counts:
         """Count the messages by state, in one query."""
-        here, dead = Q(queue=self.name), Q(queue=self.dead_name)
+        own, dead = Q(queue=self.name), Q(queue=self.dead_name)
         found = (
             QueuedMessage.objects.using(self.alias)
-            .filter(here | dead)
+            .filter(own | dead)
             .aggregate(
-                due_now=Count("pk", filter=here & DUE),
-                deferred=Count("pk", filter=here & DEFERRED),
-                reserved=Count("pk", filter=here & RESERVED),
+                due_now=Count("pk", filter=own & DUE),
+                deferred=Count("pk", filter=own & DEFERRED),
+                reserved=Count("pk", filter=own & RESERVED),
                 dead=Count("pk", filter=dead),
             )
         )
@@ -106,12 +106,12 @@ class Queue(MessageQueue):
         return Counts(waiting=due + found["deferred"], due=due, **found)
 
     def consumer(self, lease: float) -> Consumer:
-        """Open a consumer; it uses the connection of the thread that calls it."""
+        """Open a consumer; it uses the database connection of the calling thread."""
         return Consumer(self, lease, self.alias)
 
     @translates_errors()
     def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
-        """List up to ``limit`` rows in a state, by (due, id), from behind ``after`` on."""
+        """List up to ``limit`` rows in a state after the entry ``after``, ordered by (due, id)."""
         alias = self.alias
         rows = QueuedMessage.objects.using(alias).filter(
             STATES[state], queue=self.dead_name if state == "dead" else self.name
@@ -129,7 +129,7 @@ class Queue(MessageQueue):
 
 
 def _epoch(due: Any) -> float:
-    """Return the seconds since 1970 of a time as the database writes it, in UTC if it names no time zone."""
+    """Convert the database's text for a time to seconds since 1970; without a time zone, it is in UTC."""
     time = parse_datetime(due)
     assert time is not None, due
     return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()

@@ -1,7 +1,7 @@
-"""Reading and settling rows, with as few statements as can be.
+"""Read and settle rows with as few statements as possible.
 
-A query is compiled once by Django, which takes longer for that than a database to run it. Reservations of one exchange
-that are settled in the same way share one statement.
+Django compiles each query only once, since compiling takes longer than running it. Reservations of the same exchange
+that are settled in the same way share a statement.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from ..base import EXCHANGE_BYTES, MessageQueue, Settlement
 from . import sql
 from .models import QueuedMessage, QueuedMessageQuerySet
 
-#: A payload of more bytes is read by a statement of its own: drivers load all rows of a query before we see the first.
+#: Maximum size in bytes of a payload that is selected with its row; drivers load all rows of a query into memory. A
+#: bigger payload is read by a separate statement.
 INLINE_BYTES = EXCHANGE_BYTES // 8
-#: ``due`` as text.
+#: ``due`` as the database writes it, as text.
 WRITTEN_DUE = Cast("due", TextField())
 
 
 class Row(NamedTuple):
-    """What a query of compile_select() returns."""
+    """A row as returned by select()."""
 
     pk: int
     deliveries: int
-    #: As the database writes it, to be written back: a datetime loses digits on SQLite, and its hour in autumn.
+    #: The text of the database, so that it can be written back unchanged. A datetime would lose digits on SQLite, and
+    #: would be ambiguous when daylight saving time ends.
     due: str
     payload: bytes
 
@@ -39,8 +41,8 @@ class Row(NamedTuple):
 def compile_select(alias: str, queue: str, which: str, limit: int) -> sql.CompiledSQL:
     """Compile a query for the first rows of a queue; ``which`` is a method of QueuedMessageQuerySet.
 
-    Where the database can pass over locked rows, the rows are locked, but for suspects: InnoDB locks all rows that it
-    looks at. For the others the index gives both filter and order.
+    The rows are locked if the database supports SKIP LOCKED. Suspects are not: InnoDB locks every row that it examines,
+    and the index covers the filter and order of the other queries only.
     """
     rows: QueuedMessageQuerySet = getattr(QueuedMessage.objects.using(alias).filter(queue=queue), which)()
     features = connections[alias].features
@@ -51,7 +53,7 @@ def compile_select(alias: str, queue: str, which: str, limit: int) -> sql.Compil
 
 
 def compile_rows(alias: str, rows: QuerySet[QueuedMessage]) -> sql.CompiledSQL:
-    """Compile a query whose rows select() returns."""
+    """Compile a query for select()."""
     size = Func("payload", function="LENGTH", output_field=IntegerField())
     inline = Case(When(size__lte=INLINE_BYTES, then="payload"))
     columns = rows.annotate(written_due=WRITTEN_DUE, size=size).annotate(inline=inline)
@@ -61,7 +63,7 @@ def compile_rows(alias: str, rows: QuerySet[QueuedMessage]) -> sql.CompiledSQL:
 
 
 def select(cursor: CursorWrapper, compiled: sql.CompiledSQL) -> list[Row]:
-    """Return the rows of a query, but no more once their payloads have EXCHANGE_BYTES bytes."""
+    """Run a query and return its rows; stop once their payloads reach EXCHANGE_BYTES bytes."""
     cursor.execute(*compiled)
     rows: list[Row] = []
     total = 0
@@ -78,25 +80,26 @@ def select(cursor: CursorWrapper, compiled: sql.CompiledSQL) -> list[Row]:
 
 
 class Receipt(NamedTuple):
-    """Proves that a row is reserved, and says how to put it back."""
+    """Proof that a row is reserved, with the data needed to put it back."""
 
     pk: int
     #: The name of the exchange.
     token: str
-    #: ``due`` as it was before, as the database writes it.
+    #: ``due`` before the reservation, as the database writes it.
     due: str
-    #: The earliest time at which the lease can end, on this process' monotonic clock.
+    #: The earliest time at which the lease can end, on time.monotonic().
     until: float
 
 
 class RowsMissing(Exception):
-    """A statement for several rows found only some of them, and cannot tell which."""
+    """A statement for several rows found only some of them; which ones is unknown."""
 
 
 def settle(cursor: CursorWrapper, queue: MessageQueue, settlements: Sequence[Settlement], singly: bool) -> list[bool]:
-    """Settle in the current transaction; return for each settlement whether it took place.
+    """Carry out the settlements in the current transaction; return for each whether it took place.
 
-    Raises RowsMissing when a statement finds only some of its rows; with ``singly`` each settlement has its own.
+    Raises RowsMissing if a statement finds only some of its rows. With ``singly``, each settlement has its own
+    statement, and the error cannot occur.
     """
     alias = cursor.db.alias
     settled = [True] * len(settlements)
@@ -119,7 +122,7 @@ def settle(cursor: CursorWrapper, queue: MessageQueue, settlements: Sequence[Set
             if len(pks) > 1:
                 raise RowsMissing
             settled[positions[0]] = False
-    for done, (reservation, how, payload, delay) in zip(settled, settlements, strict=True):
-        if done and how == "release":
+    for took_place, (reservation, how, payload, delay) in zip(settled, settlements, strict=True):
+        if took_place and how == "release":
             sql.insert_delayed(cursor, queue.name, reservation.payload if payload is None else payload, delay)
     return settled

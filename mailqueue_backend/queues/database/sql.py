@@ -1,9 +1,10 @@
-"""The statements that change rows, written once.
+"""The statements that change rows.
 
-They are as simple as statements are, but Django's ORM takes longer to compile them than a database to run them. So what
-differs between databases is compiled by Django and kept, and the rest is written out.
+The statements are simple, but Django's ORM takes longer to compile them than a database to run them. So Django compiles
+only the parts that differ between databases, which are cached, and the rest is written in SQL.
 
-Rows are found by their keys alone: by the index of the queue MySQL would lock rows of others.
+Each function returns a statement; its docstring lists the parameters in order. Rows are found by primary key only: with
+the index on the queue, MySQL would lock rows of other consumers.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from django.db.backends.utils import CursorWrapper
 
 from .models import QueuedMessage, in_seconds
 
-#: Bytes and rows in one INSERT: MySQL limits its size (max_allowed_packet, 16 MB by default), SQLite its parameters.
+#: Maximum bytes per INSERT of several rows: MySQL limits its size (max_allowed_packet, 16 MB by default).
 BATCH_BYTES = 1_000_000
+#: Maximum rows per INSERT: SQLite limits the number of its parameters.
 BATCH_ROWS = 400
 _COLUMNS = "(queue, due, receipt, deliveries, payload)"
-#: ``queue = %s``, worded so that no index fits.
+#: ``queue = %s``, in a form that no index can serve.
 IN_QUEUE = "COALESCE(queue, '') = %s"
 
 
 class CompiledSQL(NamedTuple):
-    """A statement or an expression, and its parameters."""
+    """A statement or an expression with its parameters."""
 
     sql: str
     params: tuple[Any, ...] = ()
@@ -35,11 +37,11 @@ class CompiledSQL(NamedTuple):
 @lru_cache(maxsize=64)
 def select_claimed(alias: str, amount: int) -> str:
     """Parameters: the token, the keys."""
-    return f"SELECT id FROM {table(alias)} WHERE receipt = %s AND {_one_of(amount)}"
+    return f"SELECT id FROM {table(alias)} WHERE receipt = %s AND {_id_in(amount)}"
 
 
 def take_write_lock(cursor: CursorWrapper) -> None:
-    """Begin a transaction on SQLite with a write: one that reads first cannot write after another one has written."""
+    """Lock an SQLite database for writing. A transaction that reads first cannot write once another one has written."""
     if cursor.db.vendor == "sqlite":
         cursor.execute(f"DELETE FROM {table(cursor.db.alias)} WHERE id = -1")
 
@@ -48,13 +50,13 @@ def take_write_lock(cursor: CursorWrapper) -> None:
 def claim(alias: str, amount: int, lease: float) -> CompiledSQL:
     """Parameters: the token, those of the lease, the count of deliveries, the queue, the keys.
 
-    A row that another consumer has claimed since it was selected has another count, and one that was buried another
-    queue.
+    The count excludes rows that another consumer has claimed since they were selected; the queue excludes rows that it
+    has buried.
     """
     until, params = due_in(alias, lease)
     return CompiledSQL(
         f"UPDATE {table(alias)} SET receipt = %s, due = {until}, deliveries = deliveries + 1"
-        f" WHERE deliveries = %s AND {IN_QUEUE} AND {_one_of(amount)}",
+        f" WHERE deliveries = %s AND {IN_QUEUE} AND {_id_in(amount)}",
         params,
     )
 
@@ -63,19 +65,19 @@ def claim(alias: str, amount: int, lease: float) -> CompiledSQL:
 def extend(alias: str, amount: int, lease: float) -> CompiledSQL:
     """Parameters: those of the lease, the token, the keys."""
     until, params = due_in(alias, lease)
-    return CompiledSQL(f"UPDATE {table(alias)} SET due = {until} WHERE receipt = %s AND {_one_of(amount)}", params)
+    return CompiledSQL(f"UPDATE {table(alias)} SET due = {until} WHERE receipt = %s AND {_id_in(amount)}", params)
 
 
 @lru_cache(maxsize=64)
 def delete(alias: str, amount: int) -> str:
     """Parameters: the token, the keys."""
-    return f"DELETE FROM {table(alias)} WHERE receipt = %s AND {_one_of(amount)}"
+    return f"DELETE FROM {table(alias)} WHERE receipt = %s AND {_id_in(amount)}"
 
 
 @lru_cache(maxsize=64)
 def delete_unclaimed(alias: str) -> str:
     """Parameters: the count of deliveries, the queue, the key, as they were when the row was selected."""
-    return f"DELETE FROM {table(alias)} WHERE deliveries = %s AND {IN_QUEUE} AND {_one_of(1)}"
+    return f"DELETE FROM {table(alias)} WHERE deliveries = %s AND {IN_QUEUE} AND {_id_in(1)}"
 
 
 @lru_cache(maxsize=64)
@@ -84,7 +86,7 @@ def bury(alias: str, amount: int) -> str:
     now = due_in(alias, 0).sql
     return (
         f"UPDATE {table(alias)} SET queue = %s, due = {now}, receipt = NULL, deliveries = 0"
-        f" WHERE receipt = %s AND {_one_of(amount)}"
+        f" WHERE receipt = %s AND {_id_in(amount)}"
     )
 
 
@@ -102,7 +104,7 @@ def insert_due(alias: str, amount: int) -> str:
 
 
 def insert_delayed(cursor: CursorWrapper, queue: str, payload: bytes, delay: float) -> None:
-    """Append a payload that is due in so many seconds."""
+    """Insert a payload that is due in ``delay`` seconds."""
     alias = cursor.db.alias
     due, params = due_in(alias, delay)
     statement = f"INSERT INTO {table(alias)} {_COLUMNS} VALUES (%s, {due}, NULL, 0, {_binary(alias)})"
@@ -110,15 +112,15 @@ def insert_delayed(cursor: CursorWrapper, queue: str, payload: bytes, delay: flo
 
 
 def batches(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Cut payloads for insert_due() into batches of about BATCH_BYTES; a bigger payload makes a batch of its own."""
-    begin = size = 0
+    """Split payloads into batches of at most BATCH_ROWS and BATCH_BYTES; a bigger payload is a batch by itself."""
+    start = size = 0
     for position, payload in enumerate(payloads):
-        if position > begin and (size + len(payload) > BATCH_BYTES or position - begin == BATCH_ROWS):
-            yield payloads[begin:position]
-            begin, size = position, 0
+        if position > start and (size + len(payload) > BATCH_BYTES or position - start == BATCH_ROWS):
+            yield payloads[start:position]
+            start, size = position, 0
         size += len(payload)
     if payloads:
-        yield payloads[begin:]
+        yield payloads[start:]
 
 
 # parts of statements
@@ -126,7 +128,7 @@ def batches(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 @lru_cache(maxsize=64)
 def due_in(alias: str, seconds: float) -> CompiledSQL:
-    """Compile the database's time in so many seconds."""
+    """Compile the database's time ``seconds`` from now."""
     compiler = QueuedMessage.objects.using(alias).query.get_compiler(alias)
     sql, params = compiler.compile(in_seconds(seconds).resolve_expression(compiler.query))
     return CompiledSQL(sql, tuple(params))
@@ -138,10 +140,10 @@ def table(alias: str) -> str:
     return connections[alias].ops.quote_name(QueuedMessage._meta.db_table)
 
 
-def _one_of(amount: int) -> str:
+def _id_in(amount: int) -> str:
     return f"id IN ({', '.join(['%s'] * amount)})"
 
 
 def _binary(alias: str) -> str:
-    """Return the placeholder of a payload; Django's own method for it has changed with 6.1."""
+    """Return the placeholder of a payload; Django's own method for this differs since 6.1."""
     return "_binary %s" if connections[alias].vendor == "mysql" else "%s"

@@ -1,7 +1,7 @@
-"""Transactions: what is tried again when others were faster, what errors become, and what an interrupt leaves.
+"""Transactions: retry lost races, translate errors, and clean up after interrupts.
 
-An interrupt (KeyboardInterrupt, or any exception that a signal handler raises) may come between any two lines. At the
-line that leaves ``with transaction.atomic():`` it keeps Django's __exit__() from being called.
+An interrupt (KeyboardInterrupt, or any exception raised by a signal handler) can occur between any two lines. On the
+line that leaves ``with transaction.atomic():``, it prevents the call of Django's __exit__().
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ class UsesDatabase(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the queue."""
+        """The name of the queue."""
 
     @property
     def alias(self) -> str:
-        """Alias of the database."""
+        """The alias of the database."""
 
 
 P = ParamSpec("P")
 Q = TypeVar("Q", bound=UsesDatabase)
 R = TypeVar("R")
 
-#: How often a method is called that loses against others each time.
+#: Maximum number of calls of a method that loses a race against other transactions.
 ATTEMPTS = 4
-#: Seconds after which a sender's method is not called again.
+#: Seconds after which a sender's method is not retried.
 SENDERS_PATIENCE = 1.0
-#: SQLSTATE of a serialization failure and of a deadlock.
-LOST_STATES = {"40001", "40P01"}
-#: MySQL's number for a deadlock.
-LOST_NUMBER = 1213
+#: The SQLSTATE of a serialization failure and of a deadlock.
+LOST_RACE_SQLSTATES = {"40001", "40P01"}
+#: MySQL's error number of a deadlock.
+MYSQL_DEADLOCK = 1213
 
 
 def translates_errors(
     patience: float = math.inf,
 ) -> Callable[[Callable[Concatenate[Q, P], R]], Callable[Concatenate[Q, P], R]]:
-    """Raise QueueUnavailable for database errors, after calling the method again where others were faster.
+    """Retry a method that loses a race against other transactions; raise QueueUnavailable for other database errors.
 
-    The method is one statement or one transaction, not two: what is committed must not be done again. It is not called
-    again after ``patience`` seconds.
+    The method must be a single statement or transaction, so that a retry cannot repeat a committed change. It is not
+    retried after ``patience`` seconds.
     """
 
     def decorate(method: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, P], R]:
@@ -65,7 +65,7 @@ def translates_errors(
                 except ConnectionDoesNotExist as error:
                     raise _no_such_alias(self.alias) from error
                 except Error as error:
-                    if not (attempts and monotonic() < until and _may_be_repeated(self.alias, error)):
+                    if not (attempts and monotonic() < until and _is_lost_race(self.alias, error)):
                         raise _unavailable(self, error) from error
 
         return call
@@ -73,18 +73,18 @@ def translates_errors(
     return decorate
 
 
-def _may_be_repeated(alias: str, error: Error) -> bool:
-    """Return whether everything was rolled back in favour of others; a caller's transaction cannot be repeated here.
+def _is_lost_race(alias: str, error: Error) -> bool:
+    """Return whether our own transaction was rolled back in favour of others; a caller's cannot be retried here.
 
-    SQLite's "database is locked" is among it: it wakes those who wait at random, so that under load one of them can
-    wait longer than its timeout although the lock is free all the time.
+    This includes SQLite's "database is locked": SQLite does not queue the waiting connections, so one of them may time
+    out under load although the lock is released again and again.
     """
     if connections[alias].in_atomic_block:
         return False
     return (
         "is locked" in str(error)
-        or error.args[:1] == (LOST_NUMBER,)
-        or getattr(error.__cause__, "sqlstate", None) in LOST_STATES
+        or error.args[:1] == (MYSQL_DEADLOCK,)
+        or getattr(error.__cause__, "sqlstate", None) in LOST_RACE_SQLSTATES
     )
 
 
@@ -95,13 +95,13 @@ def _no_such_alias(alias: str) -> ConfigurationError:
 def _unavailable(user: UsesDatabase, error: Error) -> QueueUnavailable:
     connection = connections[user.alias]
     if not connection.in_atomic_block:
-        # The next call connects anew; Django itself looks after that between requests only.
+        # So that the next call reconnects; Django itself checks this only between requests.
         connection.close_if_unusable_or_obsolete()
     return QueueUnavailable(f"The queue {user.name} (database {user.alias}): {_explain(error, user.alias)}")
 
 
 def _explain(error: Error, alias: str) -> str:
-    """Return the driver's first line: the next ones can show what is in a row."""
+    """Return the first line of the driver's message; further lines may contain the data of a row."""
     reason = str(error).partition("\n")[0]
     if QueuedMessage._meta.db_table not in reason:
         return reason
@@ -110,18 +110,18 @@ def _explain(error: Error, alias: str) -> str:
 
 
 def in_transaction(alias: str, work: Callable[[], R]) -> R:
-    """Call ``work`` in a transaction, or in a savepoint of the caller's transaction, and return what it returns."""
+    """Call ``work`` in a transaction, or in a savepoint of the caller's transaction, and return its result."""
     block = transaction.atomic(using=alias)
     try:
         with block:
             return work()
     finally:
-        if block in connections[alias].atomic_blocks:
+        if block in connections[alias].atomic_blocks:  # an interrupt has prevented its __exit__()
             block.__exit__(KeyboardInterrupt, None, None)  # pragma: no cover - coverage's trace function is off there
 
 
-def close_torn_transaction(alias: str) -> None:
-    """Close what an interrupt inside of Django's own code has left open; leave a caller's transaction alone."""
+def close_interrupted_transaction(alias: str) -> None:
+    """Roll back a transaction that an interrupt inside Django's own code has left open, unless it is a caller's."""
     connection = connections[alias]
     if connection.atomic_blocks or connection.connection is None or not connection.settings_dict["AUTOCOMMIT"]:
         return
