@@ -1,7 +1,7 @@
-"""Redis: the list of queue-front's redisd, with a lease on each message that is handed out.
+"""A queue in Redis: the list of queue-front's redisd, with a lease on each message that is handed out.
 
-What waits is one list, which redisd and 0.1.2 may write to and read from at the same time. What is reserved
-or deferred is stored beside it, see script.lua. Redis Cluster is not supported.
+Waiting messages are in a list that redisd and 0.1.2 can read and write at the same time. Reserved and deferred messages
+are stored under other keys, see script.lua. Redis Cluster is not supported.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ READ_LEASE = 60
 
 
 class Queue(MessageQueue):
-    """A queue on the Redis of MAIL_QUEUE_REDIS_URL."""
+    """A queue on the Redis server of MAIL_QUEUE_REDIS_URL."""
 
-    #: Where the address comes from, for error messages.
+    #: The settings that contain the address, for error messages.
     settings = "MAIL_QUEUE_REDIS_URL"
 
     def __init__(self, name: str = "default") -> None:
@@ -33,14 +33,14 @@ class Queue(MessageQueue):
         try:
             self._server = server(self._url())
         except (ValueError, TypeError, redis.RedisError):
-            # Not their text, which may quote the password.
-            raise ConfigurationError(f"{self.settings} in your settings is not what redis-py understands.") from None
+            # Drop the original error: its text may contain the password.
+            raise ConfigurationError(f"redis-py does not understand {self.settings} in your settings.") from None
         self._driver_error = redis.RedisError
         self._script = Script(self._server, name, self.dead_name, self._unavailable)
         self._keys = self._script.keys
 
     def write_many(self, *payloads: bytes) -> list[bool]:
-        """Store all or nothing. When the answer is lost, all may have been stored: it is not tried again."""
+        """Store all payloads or none. There is no retry: if the answer is lost, all may have been stored."""
         try:
             if payloads:
                 self._server.client.rpush(self.name, *payloads)
@@ -49,7 +49,7 @@ class Queue(MessageQueue):
         return [True] * len(payloads)
 
     def read(self) -> bytes | None:
-        """Take one out; if that is interrupted, the message is not lost, but due again after a minute."""
+        """Remove a waiting payload and return it; if interrupted, the message is due again after READ_LEASE."""
         name = token_hex(16)
         taken = self._script.run(["read", 0, name, microseconds(READ_LEASE)])
         if not taken:
@@ -59,29 +59,29 @@ class Queue(MessageQueue):
         return payload
 
     def counts(self) -> Counts:
-        """Count; a reserved message of the dead queue does not count."""
+        """Count the messages by state; messages that a consumer of the dead queue has reserved are not counted."""
         due, deferred, reserved, dead = self._script.run(["counts", 0])
         return Counts(due + deferred, due, deferred, reserved, dead)
 
     def consumer(self, lease: float) -> Consumer:
-        """Open a consumer; it connects with its first exchange."""
+        """Open a consumer; it connects to the server on its first exchange."""
         return RedisConsumer(self, lease, self._script)
 
     def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
-        """List a page; due messages in the order expired leases, deferred ones, the list."""
-        place: list[Argument] = ["", "", 0, -1, ""]
+        """List a page. Due messages are listed in this order: ended leases, deferred messages, the list."""
+        position: list[Argument] = ["", "", 0, -1, ""]
         if after is not None and after.due is None:
-            place = ["", "", 0, getattr(after.key, "place", 0), after.payload]
+            position = ["", "", 0, getattr(after.key, "listed_at", 0), after.payload]
         elif after is not None:
-            place = [after.key, microseconds(after.due or 0), after.deliveries, -1, ""]
-        page = self._script.run(["browse", 0, state, limit, *place])
-        return [_entry(state, *found) for found in page]
+            position = [after.key, microseconds(after.due or 0), after.deliveries, -1, ""]
+        page = self._script.run(["browse", 0, state, limit, *position])
+        return [_read_entry(state, *found) for found in page]
 
     def _unavailable(self, error: Exception) -> QueueUnavailable:
         self._server.hang_up()
         return self._unavailable_class()(
             f"The queue {self.name} cannot use Redis at {self._server.address}: {str(error).rstrip('.')}. "
-            f"Check that it runs there, can be reached and has room, and check {self.settings} in your settings."
+            f"Check that the server runs, is reachable and has free memory, and check {self.settings} in your settings."
         )
 
     def _unavailable_class(self) -> type[QueueUnavailable]:
@@ -96,7 +96,7 @@ class Queue(MessageQueue):
 
 
 class RedisdQueue(Queue):
-    """The same on queue-front's settings, for ``QUEUE_BACKEND = "redisd"``; its error is queue-front's as well."""
+    """The same queue with queue-front's settings and errors, for ``QUEUE_BACKEND = "redisd"``."""
 
     settings = "QUEUE_REDIS_CONNECTION (host:port), QUEUE_REDIS_DB or QUEUE_REDIS_TIMEOUT"
 
@@ -111,15 +111,15 @@ class RedisdQueue(Queue):
 
 
 class ListKey(str):
-    """The key of a message in a list: the SHA-256 of its payload."""
+    """The key of an entry in a list: the SHA-256 of the payload."""
 
-    #: Its index when it was listed, where to look for it first.
-    place: int
+    #: The index at which the message was listed, and is searched for first.
+    listed_at: int
 
 
-def _entry(state: State, place: int | bytes, payload: bytes, time: bytes, deliveries: int) -> Entry:
-    if isinstance(place, bytes):
-        return Entry(place.decode(), payload, state, float(time) / 1_000_000, deliveries)
+def _read_entry(state: State, index_or_id: int | bytes, payload: bytes, time: bytes, deliveries: int) -> Entry:
+    if isinstance(index_or_id, bytes):
+        return Entry(index_or_id.decode(), payload, state, float(time) / 1_000_000, deliveries)
     key = ListKey(hashlib.sha256(payload).hexdigest())
-    key.place = place
+    key.listed_at = index_or_id
     return Entry(key, payload, state, None, deliveries)

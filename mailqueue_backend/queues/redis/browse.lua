@@ -1,14 +1,15 @@
--- Browsing lists whatever stays in a state, although others take from the head and write at the tail between two pages.
--- Due messages are listed in the order in which they can move: expired leases, deferred ones, then the list.
+-- Browsing lists each message that stays in a state, even if others take from the head and write to the tail between
+-- two pages. Due messages are listed in the order in which they can move: ended leases, deferred messages, the list.
 
--- Return the index of what was at an index: there or before. -1 when it is gone, since all before it is gone too.
+-- Return the current index of a payload that was at an index: the same or a lower one. Return -1 if it is gone, since
+-- all messages before it are gone too.
 local function find(key, index, payload)
   if call('LINDEX', key, index) == payload then return index end
-  local places = redis.pcall('LPOS', key, payload, 'COUNT', 0)
-  if not places.err then
+  local indexes = redis.pcall('LPOS', key, payload, 'COUNT', 0)
+  if not indexes.err then
     local found = -1
-    for _, place in ipairs(places) do
-      if place <= index then found = place end
+    for _, candidate in ipairs(indexes) do
+      if candidate <= index then found = candidate end
     end
     return found
   end
@@ -23,7 +24,7 @@ local function find(key, index, payload)
   return -1
 end
 
--- Add to the page what a list holds behind an index; -1: all of it.
+-- Add to the page the messages of a list after an index; -1 for all of them.
 local function browse_list(page, limit, key, index, payload)
   if #page == limit then return end
   local first = index < 0 and 0 or find(key, index, payload) + 1
@@ -32,12 +33,13 @@ local function browse_list(page, limit, key, index, payload)
   end
 end
 
--- Add to the page what a sorted set holds behind an id ('': all of it), from rank 'first' to before rank 'stop'.
+-- Add to the page the messages of a sorted set after an id ('' for all of them), from rank 'first' up to, but not
+-- including, rank 'stop'.
 local function browse_times(page, limit, times, first, stop, id, due)
   if id ~= '' then
     local score = call('ZSCORE', times, id)
-    local behind = score and tonumber(score) == tonumber(due) and call('ZRANK', times, id) + 1
-    first = math.max(first, behind or call('ZCOUNT', times, '-inf', '(' .. due))
+    local next_rank = score and tonumber(score) == tonumber(due) and call('ZRANK', times, id) + 1
+    first = math.max(first, next_rank or call('ZCOUNT', times, '-inf', '(' .. due))
   end
   while #page < limit and first < stop do
     local found = call('ZRANGE', times, first, math.min(first + limit - #page, stop) - 1, 'WITHSCORES')
@@ -51,7 +53,8 @@ local function browse_times(page, limit, times, first, stop, id, due)
   end
 end
 
--- Return the page behind a message: id, time and deliveries of it, or index and payload; neither: the first page.
+-- Return the page after a message, which is given by id, time and deliveries, or by index and payload. Without either,
+-- return the first page.
 local function browse(state, limit, id, due, count, index, payload)
   local page, expired = {}, call('ZCOUNT', leases, '-inf', now)
   local ready = call('ZCOUNT', deferred, '-inf', now)

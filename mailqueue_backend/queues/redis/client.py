@@ -1,4 +1,4 @@
-"""How this process talks to a Redis server: where it is, how long to wait, and never a command twice by itself."""
+"""Connections to a Redis server, with short timeouts and without redis-py's automatic retries."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from typing import Any, NamedTuple
 
 from ...errors import ConfigurationError
 
-#: Seconds to connect, all addresses of the host together. A lost first packet is sent again after one.
+#: Seconds to connect, over all addresses of the host. TCP resends a lost first packet after one second.
 CONNECT_TIMEOUT = 1.2
-#: Seconds to send a command, and as many to wait for its answer. A write takes at most all three: under 5.
+#: Seconds to send a command, and again to wait for its answer. So a write takes less than 5 seconds in all.
 TIMEOUT = 1.8
-#: The kernel finds out within 45 seconds that the other end of an idle connection is gone.
+#: Socket options, in seconds and probes: the kernel detects within 45 seconds that an idle connection is dead.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class Server(NamedTuple):
-    """A Redis server as this process uses it: safe for threads and after a fork."""
+    """The client of a Redis server; safe to use from several threads and after a fork."""
 
-    #: For people: without user and password.
+    #: The address for error messages, without user and password.
     address: str
-    #: A redis.Redis.
+    #: An instance of redis.Redis.
     client: Any
 
     def hang_up(self) -> None:
-        """Make the next commands connect anew: after a failover another server has the address."""
+        """Make the next commands reconnect: after a failover, another server may have the address."""
         self.client.connection_pool.disconnect(inuse_connections=False)
 
 
 class Connection:
-    """One connection beside the pool, whose size the site may have limited. Not for threads."""
+    """A connection outside the pool, whose size the site may have limited. Not thread-safe."""
 
     def __init__(self, server: Server) -> None:
         pool = server.client.connection_pool
         self._connection: Any = pool.connection_class(**pool.connection_kwargs)
-        #: A command was sent, or half of it, and its answer was not read.
-        self._unread = False
+        #: Whether a command was sent, at least in part, whose answer was not read.
+        self._has_unread_answer = False
 
     def execute(self, *command: str | int | bytes) -> Any:
-        """Send a command and return its answer; connect anew after an error or an interrupt."""
-        if self._unread:
+        """Send a command and return its answer; reconnect if an error or an interrupt ended the previous call."""
+        if self._has_unread_answer:
             self.close()
-        self._unread = True
+        self._has_unread_answer = True
         self._connection.send_command(*command)
         answer = self._connection.read_response()
-        self._unread = False
+        self._has_unread_answer = False
         return answer
 
     def close(self) -> None:
-        """Hang up. The next command connects anew."""
+        """Disconnect; the next command reconnects."""
         self._connection.disconnect()
 
 
 @cache
 def server(url: str) -> Server:
-    """Return the one client for this URL; nothing is connected before its first command.
+    """Return the shared client for this URL; it connects on its first command.
 
-    Raises ValueError or TypeError, whose text may quote the password, when the URL is wrong.
+    Raises ValueError or TypeError if the URL is wrong; their text may contain the password.
     """
     redis = driver()
     options = _options(redis, url)
     pool = redis.ConnectionPool(**options)
-    pool.connection_class(**pool.connection_kwargs)  # An unknown option fails here, not at the first message.
+    pool.connection_class(**pool.connection_kwargs)  # Fail now if an option is unknown, not at the first message.
     client = redis.Redis(connection_pool=pool)
     address = options.get("path") or f"{options['host']}:{options['port']}"
     return Server(address, client)
@@ -81,14 +81,14 @@ def driver() -> ModuleType:
 
 
 def _options(redis: ModuleType, url: str) -> dict[str, Any]:
-    """Return the arguments of a connection pool: our defaults, what the URL says, and what it may not change."""
+    """Return the arguments of a connection pool: our defaults, the options of the URL, and those it must not change."""
     options = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": CONNECT_TIMEOUT,
-        "max_connections": 2**31,  # redis-py >= 8: 100, and the 101st thread gets an error.
+        "max_connections": 2**31,  # redis-py >= 8: the default is 100, and the 101st thread gets an error.
         **redis.connection.parse_url(url),
         "decode_responses": False,
-        "protocol": 2,  # redis-py >= 8: 3, which Redis 5 does not know.
+        "protocol": 2,  # redis-py >= 8: the default is 3, which Redis 5 does not support.
         "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # A write must not be repeated.
     }
     connection_class = options.get("connection_class", redis.Connection)
@@ -106,7 +106,7 @@ def _options(redis: ModuleType, url: str) -> dict[str, Any]:
 
 
 class _OneConnectTimeout:
-    """A mixin for redis-py's connections, which wait for each address of a host for the whole timeout."""
+    """Divide the connect timeout among the addresses of the host; redis-py applies it to each of them."""
 
     host: str
     port: int

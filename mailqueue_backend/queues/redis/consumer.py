@@ -1,4 +1,4 @@
-"""A consumer of the Redis queue: each exchange is one call of the script."""
+"""The consumer of the Redis queue: each exchange is one call of the script."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from ..base import EXCHANGE_BYTES, Entry, Exchange, MessageQueue, Reservation, S
 from .client import Connection
 from .script import Argument, Script, microseconds
 
-#: One exchange reserves no more, whatever is wanted: Lua passes at most some thousand arguments to a command.
-MOST_RESERVED = 1000
+#: Maximum number of messages that an exchange reserves: Lua limits the arguments of a command to a few thousand.
+MAX_RESERVED = 1000
 
 
 class Receipt(str):
-    """The id of a reservation in Redis: the name of its exchange and a number."""
+    """The id of a reservation in Redis: the name of its exchange, a colon, and a number."""
 
     __slots__ = ("place", "until")
 
-    #: The lease does not end before, on time.monotonic().
+    #: The earliest time at which the lease can end, on time.monotonic().
     until: float
-    #: Where put_back returns it: the time that it had when take() reserved it, in microseconds; "": the head.
+    #: Where put_back returns the message: for take(), the time that it had before, in microseconds; "" for the head.
     place: int | str
 
 
 class Consumer(base.Consumer):
-    """A connection to Redis, on which one thread reserves and settles."""
+    """A consumer with its own connection to Redis."""
 
     def __init__(self, queue: MessageQueue, lease: float, script: Script) -> None:
         super().__init__(queue, lease)
         self._script = script
         self._connection = Connection(script.server)
-        #: How many the exchange whose answer has not been seen may have reserved, and their place.
+        #: How many messages the current exchange may reserve, over all its calls.
         self._wanted = 0
+        #: The ``place`` of their receipts.
         self._place: int | str = ""
 
-    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, repeated: bool) -> Exchange:
-        if repeated:
+    def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, is_repeated: bool) -> Exchange:
+        if is_repeated:
             wanted = 0
         else:
-            wanted = min(wanted, MOST_RESERVED)
+            wanted = min(wanted, MAX_RESERVED)
             self._wanted, self._place = wanted, ""
-        left = self.held.keys() - {settlement.reservation.receipt for settlement in settlements}
-        call: list[Argument] = ["exchange", int(repeated), name, microseconds(self.lease)]
-        call += self._wanted, wanted, len(left), EXCHANGE_BYTES
+        still_held = self.held.keys() - {settlement.reservation.receipt for settlement in settlements}
+        call: list[Argument] = ["exchange", int(is_repeated), name, microseconds(self.lease)]
+        call += self._wanted, wanted, len(still_held), EXCHANGE_BYTES
         for (_, receipt, deliveries), how, payload, delay in settlements:
             if how == "put_back":
                 call += how, receipt, deliveries - 1, receipt.place
@@ -57,11 +58,11 @@ class Consumer(base.Consumer):
                 call += "rewrite", receipt, microseconds(delay), payload
         asked_at = monotonic()
         found, taken, suspect_waiting = self._script.run(call, self._connection.execute)
-        answers, again, now = iter(found), call[1], monotonic()
+        results, was_repeated, now = iter(found), call[1] == 1, monotonic()
         settled = []
         for (_, receipt, _), how, _, _ in settlements:
-            # Nobody else can take it before its lease ends: if it is not there, the first attempt has settled it.
-            settled.append(how == "leave" or next(answers) == 1 or (again == 1 and now < receipt.until))
+            # A reservation that is gone within its lease was settled by an earlier call: no one else can take it.
+            settled.append(how == "leave" or next(results) == 1 or (was_repeated and now < receipt.until))
         return Exchange(settled, self._reservations(name, taken, asked_at), suspect_waiting=suspect_waiting == 1)
 
     def _reservations(self, name: str, taken: list[tuple[int, bytes, int]], asked_at: float) -> list[Reservation]:
@@ -73,7 +74,7 @@ class Consumer(base.Consumer):
         return reservations
 
     def extend(self, reservations: Iterable[Reservation]) -> None:
-        """Renew the leases of these reservations; skip those already lost."""
+        """Renew the leases of these reservations; skip leases that are lost."""
         receipts = [reservation.receipt for reservation in reservations]
         if not receipts:
             return
@@ -84,7 +85,7 @@ class Consumer(base.Consumer):
                 receipt.until = until
 
     def take(self, entry: Entry) -> Reservation | None:
-        """Reserve exactly this message; None when it is gone or reserved. In the list, equal bytes are one message."""
+        """Reserve the message of an entry, or in the list any equal payload; return None if it is gone or reserved."""
         while self._pending:
             self.exchange()
         self._wanted, self._place = 1, "" if entry.due is None else microseconds(entry.due)
@@ -98,7 +99,7 @@ class Consumer(base.Consumer):
         return reservations[0] if reservations else None
 
     def close(self) -> None:
-        """Put back whatever is still held, and hang up."""
+        """Put back all reservations, and disconnect."""
         try:
             super().close()
         finally:

@@ -1,16 +1,16 @@
--- The operations that Python calls. 'again' is '1' when the operation may have been carried out before.
+-- The operations that Python calls. 'again' is '1' if an earlier call may have carried out the operation.
 
 local operation = {}
 
--- Return {result of each settlement, what is reserved, 1 if a suspect waits}. 'asked' is how many messages were wanted
--- when this name was first used, and 'held' how many its consumer holds after the settlements. When a settlement fails,
--- the others are carried out, and nothing is reserved.
+-- Settle and reserve. Return {result of each settlement, reservations, 1 if a suspect waits, else 0}. 'asked' is how
+-- many messages the first call of this name wanted, and 'held' how many its consumer holds after the settlements. If a
+-- settlement fails, the others are still carried out, and nothing is reserved.
 function operation.exchange(again, name, lease, asked, wanted, held, room)
   prepare()
   local found, problem = settle_all(9)
   if problem then return type(problem) == 'table' and problem or redis.error_reply(problem) end
   local taken = again == '1' and held_by(name, lease, asked) or {}
-  -- A first attempt that arrives after its repetition must not overwrite what that has reserved under the same ids.
+  -- A first call that arrives after its repetition must not overwrite the messages reserved under the same ids.
   if again ~= '1' and call('ZSCORE', leases, name .. ':1') then wanted = 0 end
   local suspect = first_suspect()
   if #taken == 0 and tonumber(wanted) > 0 then
@@ -25,7 +25,7 @@ function operation.exchange(again, name, lease, asked, wanted, held, room)
   return {found, taken, suspect and 1 or 0}
 end
 
--- Reserve one message: an expired lease, else the head of the list, else a deferred one.
+-- Reserve a message: one whose lease has ended, else the head of the list, else a deferred one.
 function operation.read(again, name, lease)
   prepare()
   local taken = again == '1' and held_by(name, lease, 1) or {}
@@ -40,7 +40,7 @@ function operation.read(again, name, lease)
   return taken
 end
 
--- Reserve this message: by its id, else by its payload in the list. Return nothing when it is gone or reserved.
+-- Reserve a message by its id, else by its payload in the list. Return {} if it is gone or reserved.
 function operation.take(again, name, lease, id, payload)
   prepare()
   local taken = again == '1' and held_by(name, lease, 1) or {}
@@ -56,7 +56,7 @@ function operation.take(again, name, lease, id, payload)
   return {}
 end
 
--- Begin the leases of these ids anew. Return 1 for each that is reserved, else 0.
+-- Renew the leases of these ids. Return 1 for each that is reserved, else 0.
 function operation.extend(_, lease)
   prepare()
   local found = {}
@@ -66,7 +66,7 @@ function operation.extend(_, lease)
   return found
 end
 
--- {due, deferred, reserved, dead}
+-- Return {due, deferred, reserved, dead}.
 function operation.counts()
   local ready, expired = call('ZCOUNT', deferred, '-inf', now), call('ZCOUNT', leases, '-inf', now)
   return {
@@ -77,7 +77,7 @@ function operation.counts()
   }
 end
 
--- Return {number in its list, or id; payload; time, or ''; deliveries} for each message of a page.
+-- Return a page; each message is {index in its list or id, payload, time or '', deliveries}.
 function operation.browse(_, state, limit, id, due, count, index, payload)
   return browse(state, tonumber(limit), id, due, tonumber(count), tonumber(index), payload)
 end

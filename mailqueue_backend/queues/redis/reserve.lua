@@ -1,6 +1,6 @@
--- Reserving: each returns a list of {number, payload, deliveries}.
+-- Reservations. held_by() and the functions take_… return a list of {number, payload, deliveries}.
 
--- Return what the name of an exchange has reserved, with new leases.
+-- Renew and return the reservations of an exchange. 'asked' is the most that it can have reserved.
 local function held_by(name, lease, asked)
   local taken = {}
   for n = 1, asked do
@@ -14,7 +14,7 @@ local function held_by(name, lease, asked)
   return taken
 end
 
--- Reserve the message of an id in 'leases' or 'deferred'.
+-- Reserve a message by its id in 'times', which is 'leases' or 'deferred'.
 local function take_id(name, lease, times, id)
   local payload, count = call('HGET', payloads, id), (call('HGET', deliveries, id) or 0) + 1
   local function remove_old()
@@ -29,7 +29,7 @@ local function take_id(name, lease, times, id)
   return {{1, payload, count}}
 end
 
--- Reserve the head of the list: at most 'wanted' messages, and none after the one that fills the 'room', in bytes.
+-- Reserve up to 'wanted' messages from the head of the list; stop once their payloads reach 'room' bytes.
 local function take_head(name, lease, wanted, room)
   local messages, taken = {}, {}
   while #messages < wanted and room > 0 do
@@ -43,7 +43,7 @@ local function take_head(name, lease, wanted, room)
   return taken
 end
 
--- Return the id of the lease that ended first, or nil; forget those whose payload was deleted or evicted.
+-- Return the id of the lease that ended first, or nil. Drop messages whose payload was deleted or evicted.
 local function first_suspect()
   while true do
     local id = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)[1]
@@ -53,7 +53,7 @@ local function first_suspect()
   end
 end
 
--- Move deferred messages that are due to the tail.
+-- Move up to 'amount' deferred messages that are due to the tail of the list.
 local function move_due(amount)
   for _, id in ipairs(call('ZRANGEBYSCORE', deferred, '-inf', now, 'LIMIT', 0, amount)) do
     local payload = call('HGET', payloads, id)

@@ -1,37 +1,38 @@
--- What the Redis queue does on the server; each call is one atomic operation. The files of this directory are one
--- script: script.lua (the keys, and how messages are moved), settle.lua, reserve.lua, browse.lua, operations.lua.
+-- The operations of the Redis queue; each call of the script is atomic. The files of this directory form one script:
+-- script.lua (the keys, and how messages are moved), settle.lua, reserve.lua, browse.lua, operations.lua.
 --
 -- The keys, in this order:
 --
---   NAME                list    payloads that wait, as queue-front's redisd writes (RPUSH) and reads (LPOP) them
---   {NAME}:payloads     hash    id -> payload, of what is reserved or deferred
---   {NAME}:leases       zset    id -> when the lease of a reserved one ends
---   {NAME}:deliveries   hash    id -> how often a reserved one has been handed out
---   {NAME}:deferred     zset    id -> when a deferred one is due
---   NAME_DEAD           list    payloads that were buried
+--   NAME                list    waiting payloads, as queue-front's redisd writes (RPUSH) and reads (LPOP) them
+--   {NAME}:payloads     hash    id -> payload of a reserved or deferred message
+--   {NAME}:leases       zset    id -> when the lease of a reserved message ends
+--   {NAME}:deliveries   hash    id -> how often a reserved message has been handed out
+--   {NAME}:deferred     zset    id -> when a deferred message is due
+--   NAME_DEAD           list    buried payloads
 --
 -- An id is the receipt of the latest reservation: the name of its exchange, a colon, and its number in the answer.
 -- Times are microseconds on the server's clock.
 --
--- Redis rolls nothing back. So a message is written to its new place before it is removed from the old one, and when a
--- command fails (a missing right, a key of another type), the new place is cleared.
+-- Redis does not roll back a script that fails. So a message is written to its new place before it is removed from the
+-- old one, and if a command fails (a missing permission, a key of another type), the new place is cleared.
 --
--- Needs Redis 5.0: before it, a script that has read the clock could not write.
+-- Requires Redis 5.0: in older releases, a script that has read the clock cannot write.
 
 local call = redis.call
 local list, payloads, leases, deliveries, deferred, dead = unpack(KEYS)
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
--- Removing is tried here, where it changes nothing, so that it cannot fail later. It also is the first write, after
--- which a Redis whose memory is full no longer refuses commands that need some: a full Redis can still be drained.
+-- Try the commands that remove, where they change nothing, so that they cannot fail later. They are also the first
+-- writes of the script: after a write, Redis no longer refuses commands for lack of memory, so a full Redis can be
+-- drained.
 local function prepare()
   call('ZREM', leases, '')
   call('HDEL', payloads, '')
   call('HDEL', deliveries, '')
 end
 
--- Return the result of change(); when it fails, undo it and raise its error.
+-- Return the result of change(). If it fails, call undo() and raise the error.
 local function attempt(change, undo)
   local done, result = pcall(change)
   if done then return result end
@@ -39,7 +40,7 @@ local function attempt(change, undo)
   error(result, 0)
 end
 
--- Delete the payloads and counts of these ids.
+-- Delete the payloads and delivery counts of these ids.
 local function delete(ids)
   for first = 1, #ids, 1000 do
     local last = math.min(first + 999, #ids)
@@ -48,18 +49,20 @@ local function delete(ids)
   end
 end
 
--- Reserve messages {id, payload, deliveries, end of the lease}, and remove them by remove_old() from where they were.
+-- Reserve messages, each {id, payload, deliveries, end of lease}; remove_old() removes them from their old place.
+-- Return its result.
 local function hold(messages, remove_old)
-  local ids, bodies, counts, ends = {}, {}, {}, {}
+  -- The arguments of the commands: ids and payloads, ids and delivery counts, ends of leases and ids.
+  local ids, new_payloads, new_deliveries, new_leases = {}, {}, {}, {}
   for n, message in ipairs(messages) do
     local id = message[1]
-    ids[n], bodies[2 * n - 1], counts[2 * n - 1], ends[2 * n] = id, id, id, id
-    bodies[2 * n], counts[2 * n], ends[2 * n - 1] = message[2], message[3], message[4]
+    ids[n], new_payloads[2 * n - 1], new_deliveries[2 * n - 1], new_leases[2 * n] = id, id, id, id
+    new_payloads[2 * n], new_deliveries[2 * n], new_leases[2 * n - 1] = message[2], message[3], message[4]
   end
   local function change()
-    call('HSET', payloads, unpack(bodies))
-    call('HSET', deliveries, unpack(counts))
-    call('ZADD', leases, unpack(ends))
+    call('HSET', payloads, unpack(new_payloads))
+    call('HSET', deliveries, unpack(new_deliveries))
+    call('ZADD', leases, unpack(new_leases))
     return remove_old()
   end
   local function undo()

@@ -1,4 +1,4 @@
-"""The Lua script, on the keys of one queue; see script.lua for their layout."""
+"""Run the Lua script on the keys of a queue; script.lua describes their layout."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 from ...errors import QueueUnavailable
 from .client import Server, driver
 
-#: The files that are the script, in this order.
+#: The files that make up the script, in this order.
 FILES = ("script", "settle", "reserve", "browse", "operations")
 
+#: An argument of the script.
 Argument = str | int | bytes
 
 
 class Script:
-    """The operations of the script, each of which can be repeated without harm."""
+    """The script on the keys of one queue. Each of its operations can safely be repeated."""
 
     def __init__(self, server: Server, name: str, dead_name: str, translate: Callable[[Exception], QueueUnavailable]):
         #: The keys of the queue, in the script's order.
@@ -32,10 +33,10 @@ class Script:
         self._redis = driver()
 
     def run(self, call: list[Argument], execute: Callable[..., Any] | None = None) -> Any:
-        """Return the answer to ``[operation, 0, *arguments]``.
+        """Call the script with ``[operation, 0, *arguments]`` and return the answer.
 
-        When it is lost, the call becomes ``[operation, 1, *arguments]`` and is made again, once, so that a server that
-        restarts does not stop a drain. ``execute`` sends a command; by default over a connection of the pool.
+        If the connection fails, change ``call`` to ``[operation, 1, *arguments]`` and try once more, so that a restart
+        of the server does not stop a drain. ``execute`` sends a command, by default over a connection of the pool.
         """
         execute = execute or self.server.client.execute_command
         try:
@@ -48,7 +49,7 @@ class Script:
             raise self._translate(error) from error
 
     def _evaluate(self, execute: Callable[..., Any], call: list[Argument]) -> Any:
-        """Call the script, which the server may have lost. redis-py's own Script is slower."""
+        """Call the script; send its text only if the server does not have it. redis-py's own Script is slower."""
         script = _source()
         try:
             return execute("EVALSHA", script.sha, len(self.keys), *self.keys, *call)
@@ -57,13 +58,13 @@ class Script:
 
 
 def microseconds(seconds: float) -> int:
-    """Convert to the unit of the script."""
+    """Convert seconds to the script's unit of time."""
     return round(seconds * 1_000_000)
 
 
 class _Source(NamedTuple):
     text: str
-    #: Its name in Redis.
+    #: The SHA-1 of the text, by which Redis knows the script.
     sha: str
 
 

@@ -1,8 +1,9 @@
--- Settlements: each returns 1, or 0 when the id is not reserved, and then changes nothing.
+-- Settlements. Each returns 1, or 0 if the id is not reserved, in which case it changes nothing.
 
 local settle = {}
+-- The number of arguments that follow the id.
 local arguments = {ack = 0, release = 1, rewrite = 2, bury = 0, put_back = 2}
--- Ids whose reservation has ended, to be deleted from the hashes.
+-- The ids of ended reservations, which settle_all() deletes from the hashes.
 local ended = {}
 
 function settle.ack(id)
@@ -11,7 +12,7 @@ function settle.ack(id)
   return found
 end
 
--- Move a message to a list. A payload that was deleted or evicted cannot be moved: the message is forgotten.
+-- Move a message to a list. If its payload was deleted or evicted, drop the message.
 local function push(id, command, key, payload)
   if not call('ZSCORE', leases, id) then return 0 end
   payload = payload or call('HGET', payloads, id)
@@ -43,9 +44,9 @@ function settle.bury(id)
   return push(id, 'RPUSH', dead)
 end
 
--- A suspect remains an expired lease, under a new id so that it is not settled twice. 'place' is the time that a
--- message had when take() reserved it; else a suspect comes before all others, and any other message to the head of the
--- list.
+-- 'place' is the time that a message had before take() reserved it, or ''. Without it, a message goes to the head of
+-- the list, and a suspect ahead of all other suspects. A suspect remains an ended lease, under a new id, so that it
+-- cannot be settled twice.
 function settle.put_back(id, count, place)
   if tonumber(count) == 0 then
     if place == '' then return push(id, 'LPUSH', list) end
@@ -57,7 +58,7 @@ function settle.put_back(id, count, place)
   return hold({{id .. '*', payload, count, place}}, function() return settle.ack(id) end)
 end
 
--- Carry out the settlements in ARGV from an index on: how, id, arguments. Return their results, and the last error.
+-- Carry out the settlements in ARGV from an index on (how, id, arguments). Return their results and the last error.
 local function settle_all(index)
   local found, put_backs, problem = {}, {}, nil
   local function run(n, first)
@@ -75,7 +76,7 @@ local function settle_all(index)
     end
     index = index + 2 + arguments[ARGV[index]]
   end
-  -- The last one first, so that the first one lies before it.
+  -- In reverse, since each goes to the head: the messages keep their order.
   for n = #put_backs, 1, -1 do run(unpack(put_backs[n])) end
   delete(ended)
   return found, problem
