@@ -17,7 +17,7 @@ from django.test import tag
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues import database
 from mailqueue_backend.queues.base import Settlement
-from mailqueue_backend.queues.database.transactions import close_torn_transaction
+from mailqueue_backend.queues.database.transactions import close_interrupted_transaction
 from tests.engines.contract.base import LONG
 
 from .base import OnDatabase
@@ -29,7 +29,7 @@ class TransactionInterruptContract(OnDatabase):
     def test_a_connection_that_cannot_be_cleaned_is_closed(self) -> None:
         self.queue.write(b"a")
         with mock.patch.object(self.connection, "rollback", side_effect=OperationalError("gone")):
-            close_torn_transaction(self.alias)
+            close_interrupted_transaction(self.alias)
         self.assertIsNone(self.connection.connection)
         self.assertEqual(self.queue.read(), b"a")
 
