@@ -55,7 +55,7 @@ class DiscardLogHandler(RotatingFileHandler):
             raise
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Raise the error again for emit(), which reports it on stderr, as logging does, and raises it as well."""
+        """Raise the error again for emit(), which reports it on stderr, as logging does, and lets the caller see it."""
         raise
 
     def _follow_settings(self) -> None:

@@ -91,9 +91,9 @@ class QueueingMixin(BaseEmailBackend):
     def send_messages(self, email_messages: Iterable[Any], **kwargs: Any) -> int:
         """Queue the messages, all or none, and return how many; ``kwargs`` are stored with each.
 
-        Raises QueueUnavailable, unless ``fail_silently`` (then it returns 0), UnstorableMessage for a message
-        that cannot be pickled, and Django's ValueError for a newline in a header. Mail that a log
-        handler sends about a record of this package is not queued; then it returns 0.
+        Raises QueueUnavailable, or returns 0 if ``fail_silently`` is set. Raises UnstorableMessage for a message that
+        cannot be pickled, and Django's ValueError for a newline in a header. Mail that a log handler sends about a
+        record of this package is not queued; then it returns 0.
         """
         messages = [] if getattr(in_handling, "record", None) else list(email_messages or ())
         try:
@@ -178,7 +178,7 @@ class QueueingMixin(BaseEmailBackend):
         return duplicate
 
     def _mailers(self) -> dict[str | None, QueueingMixin]:
-        """Return the backends that deliver this queue, by the alias that a message names; None: it names no mailer.
+        """Return the backends for the messages of this queue, by the alias that they name; None: they name no mailer.
 
         Mailers of other queues are included: a message may be older than the mailer's queue setting.
         """
