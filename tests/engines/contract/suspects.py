@@ -36,10 +36,11 @@ class SuspectContract(OpensQueues):
     def test_a_suspect_is_passed_over_while_something_is_held(self) -> None:
         self.need("leases")
         self.queue.write_many(b"a", b"b", b"c", b"d", b"e")
-        dying, consumer = self.consumer(SHORT), self.consumer()
-        self.reserve(dying)
+        dying, consumer = self.consumer(), self.consumer()
+        a, b = self.reserve(dying), self.reserve(consumer)
+        dying.lease = SHORT
+        dying.extend([a])
         self.die(dying)
-        b = self.reserve(consumer)
         time.sleep(AFTER_SHORT)
         answer = consumer.exchange(wanted=2)
         self.assertEqual((payloads_of(answer.reservations), answer.suspect_waiting), ([b"c", b"d"], True))
