@@ -15,7 +15,7 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.base import MessageQueue
 
-from .smtp_server import SMTPServerMixin
+from .smtp.inbox import SMTPServerMixin
 
 BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
 

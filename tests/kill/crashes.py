@@ -22,9 +22,10 @@ from mailqueue_backend import discards
 from mailqueue_backend.delivery import feed
 from mailqueue_backend.queues.base import Consumer
 from mailqueue_backend.transport.connection import DeliveryMixin
-from tests.kill.server import STEPS as REPLIES
 
 STATUS = 9
+#: What the server's replies answer, in the order in which a drain reads them.
+REPLIES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot", "QUIT")
 
 #: What the running exchange does: "reserve", and how it settles.
 exchanging: set[str] = set()

@@ -8,12 +8,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Lock, Timer
 
 from mailqueue_backend.queues.base import MessageQueue
 from tests.kill.children import DRAIN, Site
 from tests.kill.ledger import Ledger, draw_up
-from tests.kill.server import MailServer
+from tests.smtp import Action, ScriptedServer, Stored
 
 #: Seconds: long enough for a message on a slow machine, short enough to wait for.
 LEASE = 3
@@ -21,10 +23,12 @@ LEASE = 3
 PATIENCE = 30
 #: Seconds between two looks at the processes.
 TICK = 0.05
-#: Seconds, at most, between a command that the server hears and the kill that it sets off.
+#: Seconds, at most, between a step that the server reaches and the kill that it triggers.
 JITTER = 0.005
-#: Commands that a message costs.
-COMMANDS = 4
+#: Seconds that the server takes to store a message, so that a drain needs several workers.
+STORING = 0.005
+#: Steps of one message: MAIL, RCPT, DATA, body and dot.
+STEPS = 5
 
 
 @dataclass
@@ -46,21 +50,18 @@ class Plan:
 def run(plan: Plan) -> Ledger:
     """Do what the plan says."""
     site = Site(plan.engine, MAIL_QUEUE_LEASE=LEASE, MAIL_QUEUE_WORKERS=plan.workers)
-    server = MailServer()
-    try:
-        with tempfile.TemporaryDirectory() as directory, site.here():
-            return Run(plan, site, server, directory).ledger()
-    finally:
-        server.close()
+    with tempfile.TemporaryDirectory() as directory, site.here():
+        return Run(plan, site, directory).ledger()
 
 
 class Run:
     """The processes of a run, and what they have in common."""
 
-    def __init__(self, plan: Plan, site: Site, server: MailServer, directory: str) -> None:
+    def __init__(self, plan: Plan, site: Site, directory: str) -> None:
         self.plan = plan
         self.site = site
-        self.server = server
+        #: What all servers of the run have stored.
+        self.arrivals: list[Stored] = []
         #: 0.1.2 opens its log where it is started.
         self.options = {"package": plan.old, "cwd": directory}
         self.random = random.Random(plan.seed)
@@ -71,15 +72,12 @@ class Run:
     def ledger(self) -> Ledger:
         """Queue, drain and kill, drain to the end."""
         started = time.monotonic()
-        places = [Place(self) for _ in range(self.plan.drains)]
-        accepted = self.send()
-        try:
+        with ExitStack() as stack:
+            places = [stack.enter_context(Place(self)) for _ in range(self.plan.drains)]
+            accepted = self.send()
             self.drain(places, until=lambda: self.kills >= self.plan.kills)
             self.drain(places, until=lambda: False)
-        finally:
-            for place in places:
-                place.finish()
-        ledger = draw_up(accepted, self.server.accepted, take_all(self.queue), take_all(self.site.queue("_DEAD")))
+        ledger = draw_up(accepted, self.arrivals, take_all(self.queue), take_all(self.site.queue("_DEAD")))
         ledger.kills, ledger.connections, ledger.failures = self.kills, self.connections, self.failures
         ledger.seconds = time.monotonic() - started
         return ledger
@@ -107,19 +105,29 @@ class Run:
         return counts.waiting + counts.reserved
 
     def fuse(self) -> int:
-        """Draw the number of commands after which the next process is killed; 0: never."""
+        """Draw the number of steps after which the next process is killed; 0: never."""
         kills = self.plan.kills - self.kills
-        return self.random.randint(1, 2 + int(1.6 * COMMANDS * self.left() / kills)) if kills > 0 else 0
+        return self.random.randint(1, 2 + int(1.6 * STEPS * self.left() / kills)) if kills > 0 else 0
 
 
 class Place:
-    """Where one drain runs after the other, talking to a port of its own, until its fuse has burnt down."""
+    """Runs one drain after the other, and kills each after some steps of its server. A context manager."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.port = run.server.listen(heard=self.heard, pipelining=lambda: run.random.random() < 0.5)
+        self.smtp = ScriptedServer(self.step, stored=run.arrivals, extensions=["PIPELINING"])
         self.process: subprocess.Popen[str] | None = None
+        self.lock = Lock()
+        #: Steps that are left before the kill; not positive: no kill.
         self.fuse = 0
+
+    def __enter__(self) -> Place:
+        self.smtp.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.finish()
+        self.smtp.__exit__()
 
     def keep_running(self) -> None:
         """Start a drain when there is none any more, and something to do for one."""
@@ -132,21 +140,25 @@ class Place:
             self.fuse, self.cut = self.run.fuse(), 0
             self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by finish()
             pipes = {"stdout": subprocess.DEVNULL, "stderr": self.errors}
-            self.process = self.run.site.spawn(*DRAIN, port=self.port.number, **pipes, **self.run.options)
+            self.process = self.run.site.spawn(*DRAIN, port=self.smtp.port, **pipes, **self.run.options)
 
-    def heard(self, step: str) -> None:
-        """Note a command; in the server's thread."""
-        self.fuse -= 1
-        if self.fuse == 0:
-            self.port.later(self.run.random.uniform(0, JITTER), self.kill)
+    def step(self, step: str, argument: str) -> Action:
+        """Count the step, in a thread of the server; offer PIPELINING to every other connection."""
+        with self.lock:
+            self.fuse -= 1
+            if self.fuse == 0:
+                Timer(self.run.random.uniform(0, JITTER), self.kill).start()
+        if step == "dot":
+            time.sleep(STORING)
+        return "250 here" if step == "EHLO" and self.run.random.random() < 0.5 else None
 
     def kill(self) -> None:
-        """Kill the drain, if it has a connection; else at its next command."""
-        self.cut = len(self.port.connections)
+        """Kill the drain if it has a connection; otherwise at its next step."""
+        self.cut = len(self.smtp.open_sessions)
         if not self.cut:
             self.fuse = 1
-        elif self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
+        elif (process := self.process) is not None:
+            process.send_signal(signal.SIGKILL)
 
     def finish(self) -> None:
         """Wait for the end of the drain, and note how it ended."""

@@ -36,7 +36,7 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.base import MessageQueue
 from mailqueue_backend.queues.plain import PlainQueue
 
-from ..scripted_server import ScriptedServer, always
+from ..smtp import ScriptedServer, always, delayed, good
 
 PACKAGE = str(Path(mailqueue_backend.__file__).parent)
 #: Seconds in which a drain that hangs is found out.
@@ -162,7 +162,7 @@ class Trial:
         if self.failure == "450":
             self.server.script = always("RCPT", "450 later")
         elif self.workers > 1:  # so that several messages are in flight
-            self.server.script = lambda step, argument: time.sleep(0.005) if step == "dot" else None
+            self.server.script = delayed("dot", 0.005)
         if self.failure == "down":
             backend.port = 9
         sys.settrace(interrupter)
@@ -173,7 +173,7 @@ class Trial:
             return type(error)
         finally:
             sys.settrace(None)
-            self.server.script = lambda step, argument: None
+            self.server.script = good
         return None
 
     def wait_for_server(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mailqueue_backend.delivery.feed import READY
-from tests.kill.server import header
+from tests.smtp import Stored
 
 _END = re.compile(rb"The end of (message \d+)\.")
 
@@ -72,7 +72,7 @@ def body(number: int) -> str:
     return f"{'A line of mail. ' * 4}\n" * 20 + f"The end of {subject(number)}.\n"
 
 
-def draw_up(accepted: int, arrivals: list[bytes], waiting: Iterable[bytes], dead: Iterable[bytes]) -> Ledger:
+def draw_up(accepted: int, arrivals: list[Stored], waiting: Iterable[bytes], dead: Iterable[bytes]) -> Ledger:
     """Compare the messages 0 to ``accepted`` with what arrived, and with the payloads that are in the queue."""
     sent = {subject(number) for number in range(accepted)}
     arrived = Counter(filter(None, map(_name, arrivals)))
@@ -91,10 +91,9 @@ def draw_up(accepted: int, arrivals: list[bytes], waiting: Iterable[bytes], dead
     )
 
 
-def _name(arrival: bytes) -> str:
-    """Name the message that arrived; "" when its end is not that of its beginning."""
-    name = header(arrival, "Subject")
-    return name if name == _end(arrival) else ""
+def _name(arrival: Stored) -> str:
+    """Return the subject of the message that arrived; "" when it does not end as that message does."""
+    return arrival.subject if arrival.subject == _end(arrival.content) else ""
 
 
 def _end(text: bytes) -> str:
@@ -102,8 +101,9 @@ def _end(text: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def _renamed(arrivals: list[bytes]) -> int:
+def _renamed(arrivals: list[Stored]) -> int:
     """Count what is not one Message-ID and one Date for each message, and one message for each Message-ID."""
-    stamps = {(header(one, "Subject"), header(one, "Message-ID"), header(one, "Date")) for one in arrivals}
+    headers = [arrival.message for arrival in arrivals]
+    stamps = {(one["Subject"], one["Message-ID"], one["Date"]) for one in headers}
     subjects, identities, _ = (set(column) for column in zip(("", "", ""), *stamps, strict=True))
     return 2 * (len(stamps) + 1) - len(subjects) - len(identities)

@@ -19,7 +19,8 @@ from tests import services
 from tests.cases import enqueue
 from tests.kill.children import Site, quieten
 from tests.kill.crashes import STATUS
-from tests.kill.server import MailServer, Port, header
+from tests.smtp import ScriptedServer, Stored, always
+from tests.smtp.cases import ArrivalsMixin
 
 #: Seconds: for one process, and for many at once, all of which must reach their point.
 LEASE, LONG_LEASE = 2, 6
@@ -95,15 +96,15 @@ class Case:
         log = {"FILENAME": str(self.log), "FILE_MAXBYTES": 200, "FILE_BACKUP": 5}
         self.site = Site(engine, MAIL_QUEUE_LEASE=lease, **{f"MAIL_QUEUE_LOG_{key}": log[key] for key in log})
 
-    def start(self, port: Port) -> None:
+    def start(self, smtp: ScriptedServer) -> None:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = self.site.spawn("-m", "tests.kill.crashes", self.point, port=port.number, **quiet)
+        self.process = self.site.spawn("-m", "tests.kill.crashes", self.point, port=smtp.port, **quiet)
 
-    def drain(self, port: Port) -> None:
+    def drain(self, smtp: ScriptedServer) -> None:
         """Drain in this process, as soon as nothing is in a dead hand any more."""
         with self.site.here():
             self.site.wait_until_due()
-            QueuedEmailBackend(host="127.0.0.1", port=port.number).send_queued_messages()
+            QueuedEmailBackend(host="127.0.0.1", port=smtp.port).send_queued_messages()
 
     def counts(self) -> tuple[int, ...]:
         with self.site.here():
@@ -120,7 +121,7 @@ class Case:
         return [line for file in self.log.parent.glob(f"{self.log.name}*") for line in file.read_text().splitlines()]
 
 
-class ExchangeContract:
+class ExchangeContract(ArrivalsMixin):
     """What each engine does for itself: an exchange is done, or it is not; the subclasses say which engine."""
 
     engine: str
@@ -132,13 +133,16 @@ class ExchangeContract:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
-        self.server = MailServer()
-        self.addCleanup(self.server.close)
-        self.port = self.server.listen()
+        self.smtp = self.serve()
         quieten(self)
 
     def crash(
-        self, points: Collection[str], port: Port, payload: bytes | None = None, messages: int = 1, **kwargs: Any
+        self,
+        points: Collection[str],
+        smtp: ScriptedServer,
+        payload: bytes | None = None,
+        messages: int = 1,
+        **kwargs: Any,
     ) -> list[Case]:
         """Let a drain die at each of the points, all at the same time."""
         lease = LEASE if len(points) == 1 else LONG_LEASE
@@ -146,37 +150,37 @@ class ExchangeContract:
         for case in cases:
             with case.site.here():
                 case.site.queue().write(payload) if payload else enqueue(*[case.point] * messages, **kwargs)
-            case.start(port)
+            case.start(smtp)
         statuses = {case.point: case.process.wait() for case in cases}
         self.assertEqual(statuses, dict.fromkeys(statuses, STATUS))
         return cases
 
-    def copies(self, case: Case) -> list[bytes]:
-        return [arrival for arrival in self.server.accepted if header(arrival, "Subject") == case.point]
+    def copies(self, case: Case) -> list[Stored]:
+        return [arrival for arrival in self.arrivals if arrival.subject == case.point]
 
-    def assertSameMessage(self, copies: list[bytes]) -> None:
-        self.assertEqual(len({(header(copy, "Message-ID"), header(copy, "Date")) for copy in copies}), 1)
-        self.assertTrue(header(copies[0], "Message-ID"))
+    def assertSameMessage(self, copies: list[Stored]) -> None:
+        self.assertEqual(len({(copy.message["Message-ID"], copy.message["Date"]) for copy in copies}), 1)
+        self.assertTrue(copies[0].message["Message-ID"])
 
     @tag("slow")
     def test_message_that_is_requeued(self) -> None:
-        busy = self.server.listen(replies={"RCPT": "450 later"})
+        busy = self.serve(always("RCPT", "450 later"))
         for point in REQUEUE.keys() - self.lacks:
             with self.subTest(point):
                 (case,) = self.crash([point], busy)
                 self.assertEqual(case.counts()[:2], (1, 1) if REQUEUE[point] else (0, 0))
-                case.drain(self.port)
+                case.drain(self.smtp)
                 self.assertEqual((len(self.copies(case)), case.counts()), (1, (0, 0, 0, 0, 0)))
 
     @tag("slow")
     def test_group_of_messages(self) -> None:
-        for case in self.crash(GROUP.keys() - self.lacks, self.port, messages=10):
+        for case in self.crash(GROUP.keys() - self.lacks, self.smtp, messages=10):
             with self.subTest(case.point):
                 before, left = len(self.copies(case)), case.deliveries()
-                case.drain(self.port)
+                case.drain(self.smtp)
                 self.assertEqual((before, len(left), sum(left), len(self.copies(case))), GROUP[case.point])
                 self.assertEqual(case.counts(), (0, 0, 0, 0, 0))
-                self.assertEqual(len({header(copy, "Message-ID") for copy in self.copies(case)}), 10)
+                self.assertEqual(len({copy.message["Message-ID"] for copy in self.copies(case)}), 10)
 
 
 @services.needs("Redis", services.redis_answers())
@@ -186,10 +190,10 @@ class RedisTests(ExchangeContract, TransactionTestCase):
 
     @tag("slow")
     def test_message_that_is_delivered(self) -> None:
-        for case in self.crash(DELIVERY, self.port):
+        for case in self.crash(DELIVERY, self.smtp):
             with self.subTest(case.point):
                 before = len(self.copies(case))
-                case.drain(self.port)
+                case.drain(self.smtp)
                 self.assertEqual((before, len(self.copies(case))), DELIVERY[case.point])
                 self.assertEqual(case.counts(), (0, 0, 0, 0, 0))
                 self.assertSameMessage(self.copies(case))
@@ -198,8 +202,8 @@ class RedisTests(ExchangeContract, TransactionTestCase):
     def test_payload_of_an_old_release(self) -> None:
         email = EmailMessage("before dot", "Body", "from@example.com", ["to@example.com"])
         payload = pickle.dumps({"email": email, "created": datetime.now() - timedelta(seconds=10)})
-        (case,) = self.crash(["before dot"], self.port, payload)
-        case.drain(self.port)
+        (case,) = self.crash(["before dot"], self.smtp, payload)
+        case.drain(self.smtp)
         self.assertEqual(len(self.copies(case)), 2)
         self.assertSameMessage(self.copies(case))
 
@@ -209,7 +213,7 @@ class SQLiteTests(ExchangeContract, TransactionTestCase):
 
     @tag("slow")
     def test_message_that_is_given_up(self) -> None:
-        refusing = self.server.listen(replies={"RCPT": "550 no"})
+        refusing = self.serve(always("RCPT", "550 no"))
         for case in self.crash(DISCARD, refusing, created=datetime.now() - timedelta(days=2)):
             with self.subTest(case.point):
                 before = sum(case.point in line for line in case.lines())

@@ -24,7 +24,7 @@ from mailqueue_backend.queues.database.models import Now, QueuedMessage
 from tests import services
 from tests.cases import enqueue
 from tests.kill.children import DRAIN, Site, database, quieten
-from tests.kill.server import MailServer, header
+from tests.smtp.cases import ArrivalsMixin
 
 #: Seconds that SQLite waits for a lock where nothing else is configured.
 SQLITE_TIMEOUT = 5
@@ -80,7 +80,7 @@ class Sabotage:
             yield
 
 
-class StressMixin:
+class StressMixin(ArrivalsMixin):
     """A site on a database, and a mail server; the subclasses say which database."""
 
     engine: str
@@ -88,9 +88,7 @@ class StressMixin:
     def setUp(self) -> None:
         super().setUp()
         quieten(self)
-        self.server = MailServer()
-        self.addCleanup(self.server.close)
-        self.port = self.server.listen()
+        self.smtp = self.serve()
         self.alias = database(self.engine)
         self.connection = connections[self.alias]
 
@@ -103,7 +101,7 @@ class StressMixin:
         enqueue(*subjects)
 
     def drain(self) -> None:
-        QueuedEmailBackend(host="127.0.0.1", port=self.port.number).send_queued_messages()
+        QueuedEmailBackend(host="127.0.0.1", port=self.smtp.port).send_queued_messages()
 
     def check_consumer(self, sabotage: Sabotage) -> None:
         self.consume(sabotage.before_each(self.connection))
@@ -148,9 +146,8 @@ class StressMixin:
 
     def assertArrived(self, *subjects: str) -> None:
         """Each has arrived once, and nothing is left."""
-        arrived = Counter(header(arrival, "Subject") for arrival in self.server.accepted)
-        self.server.accepted.clear()
-        self.assertEqual(arrived, Counter(subjects))
+        self.assertEqual(Counter(self.arrived()), Counter(subjects))
+        self.arrivals.clear()
         self.assertEqual(self.site.queue().counts(), (0, 0, 0, 0, 0))
 
     def at_each_step(self, act: Callable[[], None], check: Callable[[Sabotage], None]) -> None:
@@ -294,7 +291,7 @@ class SQLiteTests(StepsContract, TransactionTestCase):
     @tag("slow")
     def test_writer_that_holds_the_lock(self) -> None:
         self.queue_up("a")
-        drain = self.site.spawn(*DRAIN, port=self.port.number, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        drain = self.site.spawn(*DRAIN, port=self.smtp.port, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with self.locked():
             began = time.monotonic()
             with self.assertRaisesMessage(QueueUnavailable, "database is locked"):

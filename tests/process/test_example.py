@@ -11,7 +11,7 @@ from typing import Any
 from django.test import SimpleTestCase, tag
 
 from tests import TOP, services
-from tests.smtp_server import Controller, Inbox, MailServer
+from tests.smtp.inbox import Controller, Inbox, MailServer
 
 DEMO = TOP / "example" / "demo.py"
 

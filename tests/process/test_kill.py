@@ -20,7 +20,8 @@ from tests.cases import enqueue, message
 from tests.kill.children import DRAIN, Site
 from tests.kill.harness import Plan, run
 from tests.kill.messages import Deadly
-from tests.kill.server import MailServer, header
+from tests.smtp import Hold, always, delayed, stored_then
+from tests.smtp.cases import ArrivalsMixin
 
 OLD_RELEASE = os.environ.get("TEST_OLD_RELEASE", "")
 
@@ -40,15 +41,10 @@ class Noting(EmailMessage):
         return super().message(**kwargs)
 
 
-class KillContract:
+class KillContract(ArrivalsMixin):
     """What each engine with leases promises; the subclasses say which."""
 
     engine: str
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.server = MailServer()
-        self.addCleanup(self.server.close)
 
     def make_site(self, lease: float = 2) -> Site:
         site = Site(self.engine, MAIL_QUEUE_LEASE=lease)
@@ -56,9 +52,6 @@ class KillContract:
         override.enable()
         self.addCleanup(override.disable)
         return site
-
-    def arrived(self, name: str = "Subject") -> list[str]:
-        return [header(arrival, name) for arrival in self.server.accepted]
 
     # killed
 
@@ -75,25 +68,25 @@ class KillContract:
             self.assertGreater(ledger.kills, 10)
 
     def test_one_worker_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
-        site, port = self.make_site(), self.server.listen()
+        site, smtp = self.make_site(), self.serve()
         messages = [Noting(str(number), to=["to@example.com"]) for number in range(60)]
         QueuedEmailBackend().send_messages(messages[:1])
         site.queue().consumer(0.05).exchange(wanted=1)
         time.sleep(0.1)
         QueuedEmailBackend().send_messages(messages[1:])
         Noting.workers.clear()
-        QueuedEmailBackend(host="127.0.0.1", port=port.number).send_queued_messages()
+        QueuedEmailBackend(host="127.0.0.1", port=smtp.port).send_queued_messages()
         self.assertEqual(self.arrived()[0], "0")
         self.assertEqual(Noting.workers[0], 1)
         self.assertEqual((len(Noting.workers), max(Noting.workers)), (60, 3))
 
     @tag("slow")
     def test_drain_ends_that_delivers_only_what_may_have_killed(self) -> None:
-        site, port = self.make_site(), self.server.listen(delay=0.005)
+        site, smtp = self.make_site(), self.serve(delayed("dot", 0.01))
         enqueue(*map(str, range(45)))
         site.queue().consumer(0.05).exchange(wanted=45)
         site.wait_until_due()
-        drain = site.spawn(*DRAIN, port=port.number, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        drain = site.spawn(*DRAIN, port=smtp.port, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.addCleanup(drain.kill)
         output, errors = drain.communicate(timeout=60)
         self.assertEqual((output[:17], errors), ("45 messages sent ", ""))
@@ -103,14 +96,15 @@ class KillContract:
 
     @tag("slow")
     def test_drain_that_was_stopped_past_its_lease_is_told_so(self) -> None:
-        site, port, other = self.make_site(lease=1), self.server.listen(hold="dot"), self.server.listen()
+        hold = Hold()
+        site, smtp, other = self.make_site(lease=1), self.serve(always("dot", stored_then(hold))), self.serve()
         enqueue("a")
-        stopped = site.spawn(*DRAIN, port=port.number, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        port.wait()
+        stopped = site.spawn(*DRAIN, port=smtp.port, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        hold.wait()
         stopped.send_signal(signal.SIGSTOP)
         site.wait_until_due()
-        site.spawn(*DRAIN, port=other.number, stdout=subprocess.DEVNULL).wait()
-        port.let_go()
+        site.spawn(*DRAIN, port=other.port, stdout=subprocess.DEVNULL).wait()
+        hold.let_go()
         stopped.send_signal(signal.SIGCONT)
         self.assertIn("after its lease of 1 s had ended", stopped.communicate(timeout=30)[1])
         self.assertEqual((stopped.returncode, self.arrived()), (0, ["a", "a"]))
@@ -128,11 +122,11 @@ class OneWorkerContract(KillContract):
     @tag("slow")
     def test_message_that_kills_costs_no_copy_where_there_is_one_worker(self) -> None:
         # So slow that each message is settled before the next one begins.
-        site, port = self.make_site(lease=1), self.server.listen(delay=0.01)
+        site, smtp = self.make_site(lease=1), self.serve(delayed("dot", 0.02))
         QueuedEmailBackend().send_messages([message("a"), Deadly("deadly", to=["to@example.com"]), message("b")])
         for _ in range(4):
             site.wait_until_due()
-            site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+            site.spawn(*DRAIN, port=smtp.port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
         self.assertEqual((self.arrived(), site.queue("_DEAD").counts().due), (["a", "b"], 1))
 
 
@@ -142,12 +136,12 @@ class RedisTests(OneWorkerContract, TransactionTestCase):
 
     @tag("slow")
     def test_message_that_kills_is_set_aside_and_those_around_it_go_out(self) -> None:
-        site, port = self.make_site(), self.server.listen(delay=0.02)
+        site, smtp = self.make_site(), self.serve(delayed("dot", 0.04))
         fine = [message(f"message {number}") for number in range(80)]
         QueuedEmailBackend().send_messages([*fine[:20], Deadly("deadly", to=["to@example.com"]), *fine[20:]])
         statuses, errors = [], ""
         while site.queue().counts().waiting:
-            drain = site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            drain = site.spawn(*DRAIN, port=smtp.port, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             errors = drain.communicate()[1]
             statuses.append(drain.returncode)
             site.wait_until_due()
@@ -171,13 +165,14 @@ class SQLiteTests(OneWorkerContract, TransactionTestCase):
     @tag("slow")
     def test_nobody_else_delivers_before_a_slow_delivery_is_cut_off(self) -> None:
         overlaps: list[bool] = []
-        port = self.server.listen(hold="dot")
-        other = self.server.listen(heard=lambda step: overlaps.append(bool(port.connections)))
+        hold = Hold()
+        smtp = self.serve(always("dot", stored_then(hold)))
+        other = self.serve(lambda step, argument: overlaps.append(bool(smtp.open_sessions)))
         site = self.make_site(lease=2)
         enqueue("a")
-        slow = site.spawn(*DRAIN, port=port.number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        port.wait()
-        loop = site.spawn(*DRAIN, "--loop", "--interval=0.05", port=other.number, stdout=subprocess.DEVNULL)
+        slow = site.spawn(*DRAIN, port=smtp.port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        hold.wait()
+        loop = site.spawn(*DRAIN, "--loop", "--interval=0.05", port=other.port, stdout=subprocess.DEVNULL)
         slow.wait()
         site.wait_until_empty()
         loop.terminate()

@@ -9,7 +9,7 @@ from django.test import TransactionTestCase, tag
 
 from tests import services
 from tests.process.peak import MB, STATUS, measure
-from tests.scripted_server import ScriptedServer, say
+from tests.smtp import ScriptedServer, say
 
 REDIS = "mailqueue_backend.queues.redis"
 SIZE = 25 * MB

@@ -18,7 +18,7 @@ from django.test import TestCase
 
 from tests import TOP, services
 from tests.cases import BACKEND
-from tests.smtp_server import SMTPServerMixin
+from tests.smtp.inbox import SMTPServerMixin
 
 OLD_RELEASE = os.environ.get("TEST_OLD_RELEASE", "")
 NAME = f"{services.PREFIX}_OLD"

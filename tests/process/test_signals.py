@@ -20,14 +20,15 @@ from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import BACKEND, enqueue
 from tests.kill.children import DRAIN, Site, quieten
-from tests.kill.server import MailServer, Port, header
+from tests.smtp import Hold, ScriptedServer, always, stored_then
+from tests.smtp.cases import ArrivalsMixin
 
 #: Seconds in which a drain ends that lets go of everything, on a slow machine.
 SOON = 10
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
-class SignalsMixin:
+class SignalsMixin(ArrivalsMixin):
     """A mail server that does not answer at some step, and a drain that waits for it there."""
 
     engine: str
@@ -37,8 +38,6 @@ class SignalsMixin:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.log = Path(directory.name, "discards.log")
-        self.server = MailServer()
-        self.addCleanup(self.server.close)
 
     def queue_up(self, *subjects: str, created: datetime | None = None, **settings: Any) -> None:
         """Have a site with these messages in its queue."""
@@ -48,14 +47,16 @@ class SignalsMixin:
         self.addCleanup(override.disable)
         enqueue(*subjects, created=created)
 
-    def drain(self, port: Port, *arguments: str) -> subprocess.Popen[str]:
+    def drain(self, smtp: ScriptedServer, *arguments: str) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return self.site.spawn(*DRAIN, *arguments, port=port.number, **pipes)
+        return self.site.spawn(*DRAIN, *arguments, port=smtp.port, **pipes)
 
-    def drain_until(self, step: str, connections: int = 1) -> tuple[subprocess.Popen[str], Port]:
+    def drain_until(self, step: str, connections: int = 1) -> tuple[subprocess.Popen[str], Hold]:
         """Start a drain, and wait until so many of its connections get no answer at the step."""
-        port = self.server.listen(hold=step)
-        return self.drain(port), port.wait(connections)
+        hold = Hold()
+        drain = self.drain(self.serve(always(step, stored_then(hold) if step == "dot" else hold)))
+        hold.wait(connections)
+        return drain, hold
 
     def assertEnds(self, drain: subprocess.Popen[str], status: int, output: str) -> None:
         began = time.monotonic()
@@ -70,9 +71,6 @@ class SignalsMixin:
         with queue.consumer(60) as consumer:
             taken = consumer.exchange(wanted=messages).reservations
             self.assertEqual([one.deliveries for one in taken], [1] * messages)
-
-    def arrived(self) -> list[str]:
-        return [header(arrival, "Subject") for arrival in self.server.accepted]
 
 
 def summary(sent: int, length: int) -> str:
@@ -89,9 +87,9 @@ class FinishTests(SignalsMixin, TransactionTestCase):
         for number in (TERM, INT):
             with self.subTest(number):
                 self.queue_up("a", "b", "c")
-                drain, port = self.drain_until("dot")
+                drain, hold = self.drain_until("dot")
                 drain.send_signal(number)
-                port.let_go()
+                hold.let_go()
                 self.assertEnds(drain, 0, summary(1, 3))
                 self.assertDue(2)
         self.assertEqual(self.arrived(), ["a", "a"])
@@ -99,10 +97,10 @@ class FinishTests(SignalsMixin, TransactionTestCase):
     @tag("slow")
     def test_messages_in_the_hands_of_all_workers_are_finished(self) -> None:
         self.queue_up(*map(str, range(60)))
-        drain, port = self.drain_until("dot", connections=3)
+        drain, hold = self.drain_until("dot", connections=3)
         drain.send_signal(TERM)
         time.sleep(0.1)  # for the thread that takes back what no worker has begun
-        port.let_go()
+        hold.let_go()
         self.assertEnds(drain, 0, summary(3, 60))
         self.assertEqual(len(self.arrived()), 3)
         self.assertDue(57)
@@ -110,7 +108,7 @@ class FinishTests(SignalsMixin, TransactionTestCase):
     @tag("slow")
     def test_sleep_between_two_drains_ends(self) -> None:
         self.queue_up("a", "b")
-        drain = self.drain(self.server.listen(), "--loop", "--interval=60")
+        drain = self.drain(self.serve(), "--loop", "--interval=60")
         self.assertEqual(drain.stdout.readline(), summary(2, 2))
         drain.send_signal(TERM)
         self.assertEnds(drain, 0, "")
@@ -118,8 +116,8 @@ class FinishTests(SignalsMixin, TransactionTestCase):
     @tag("slow")
     def test_sleep_between_two_messages_ends(self) -> None:
         self.queue_up("a", "b", "c", MAIL_QUEUE_RATE=0.01)
-        drain, port = self.drain_until("dot")
-        port.let_go()
+        drain, hold = self.drain_until("dot")
+        hold.let_go()
         time.sleep(0.5)
         drain.send_signal(TERM)
         self.assertEnds(drain, 0, summary(1, 3))
@@ -206,10 +204,10 @@ class SpoolTests(SignalsMixin, SimpleTestCase):
     @tag("slow")
     def test_first_signal_leaves_the_others_where_they_are(self) -> None:
         self.queue_up("a", "b", "c")
-        drain, port = self.drain_until("dot")
+        drain, hold = self.drain_until("dot")
         self.assertEqual(len(self.site.queue()), 2)
         drain.send_signal(TERM)
-        port.let_go()
+        hold.let_go()
         self.assertEnds(drain, 0, summary(1, 3))
         self.assertDue(2)
 

@@ -6,7 +6,7 @@ from django.test import SimpleTestCase, tag
 
 from tests import services
 from tests.sites.visit import ARRIVALS, KINDS, Visit, visit
-from tests.smtp_server import Controller
+from tests.smtp.inbox import Controller
 
 
 @tag("slow")

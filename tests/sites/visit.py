@@ -15,7 +15,7 @@ from django.core import mail
 
 from tests import TOP
 
-from ..smtp_server import Inbox, MailServer
+from ..smtp.inbox import Inbox, MailServer
 
 #: EMAIL_BACKEND is ours; it is the relay; MAILERS has two of ours with a server each, and a relay.
 KINDS = ("smtp", "relay", "mailers") if hasattr(mail, "mailers") else ("smtp", "relay")

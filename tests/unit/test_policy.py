@@ -17,7 +17,7 @@ from mailqueue_backend.delivery.policy import Attempt, Refusal, judge, refused_f
 from mailqueue_backend.delivery.report import DOQUEUE, NOQUEUE, SENT, Outcome
 from mailqueue_backend.envelope import ERROR_LENGTH, META_KEY, Meta
 from tests.cases import DiscardLogMixin, message
-from tests.scripted_cases import DELIVERY
+from tests.smtp.cases import DELIVERY
 
 NOW = datetime(2026, 1, 2)
 NAMES = ["a@example.com", "b@example.com", "c@example.com"]

@@ -13,7 +13,7 @@ from mailqueue_backend.delivery.in_flight import retry_while_unavailable
 from mailqueue_backend.delivery.policy import retry_delay
 from mailqueue_backend.envelope import Meta
 from mailqueue_backend.errors import QueueUnavailable
-from tests.scripted_cases import DELIVERY
+from tests.smtp.cases import DELIVERY
 
 
 class DelayTests(SimpleTestCase):

@@ -8,8 +8,8 @@ from django.core.mail import EmailMessage
 
 from mailqueue_backend.transport.rendering import BIG
 from tests.cases import message
-from tests.scripted_cases import PIPELINING, ScriptedTestCase
-from tests.scripted_server import in_turn
+from tests.smtp import in_turn
+from tests.smtp.cases import PIPELINING, ScriptedTestCase
 
 
 def content(size: int) -> bytes:

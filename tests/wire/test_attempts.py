@@ -21,8 +21,8 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.database.models import QueuedMessage
 from tests.cases import MailTestCase, drain, enqueue, message
-from tests.scripted_cases import PIPELINING, ScriptedTestCase
-from tests.scripted_server import by_recipient, in_turn
+from tests.smtp import by_recipient, in_turn
+from tests.smtp.cases import PIPELINING, ScriptedTestCase
 
 ONE, TWO = "one@example.com", "two@example.com"
 LATER = "450 later"

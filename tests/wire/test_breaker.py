@@ -9,10 +9,10 @@ from typing import Any
 from django.test import override_settings
 
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
-from tests import scripted_server as server
+from tests import smtp as server
 from tests.certificates import client_context, needs_openssl, server_context
-from tests.scripted_cases import DELIVERY, ScriptedTestCase
-from tests.scripted_server import always, in_turn
+from tests.smtp import always, in_turn
+from tests.smtp.cases import DELIVERY, ScriptedTestCase
 
 OLD = datetime(2020, 1, 1)
 

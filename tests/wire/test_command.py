@@ -17,7 +17,7 @@ from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import BACKEND, MailTestCase, enqueue, process_mail_queue
-from tests.smtp_server import SMTPServerMixin
+from tests.smtp.inbox import SMTPServerMixin
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"

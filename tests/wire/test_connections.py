@@ -17,18 +17,18 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from mailqueue_backend.delivery import drain as drain_module
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
-from tests import scripted_server as server
+from tests import smtp
 from tests.cases import message
-from tests.scripted_cases import DELIVERY, ScriptedTestCase
-from tests.scripted_server import ScriptedServer, Session, always, in_turn
 from tests.services import needs
+from tests.smtp import ScriptedServer, Session, always, in_turn
+from tests.smtp.cases import DELIVERY, ScriptedTestCase
 
 
 def slowly(session: Session) -> str:
     """Take a message in a hundredth of a second, so that other workers have a share."""
     time.sleep(0.01)
     session.store()
-    return server.say("250 stored")(session)
+    return smtp.say("250 stored")(session)
 
 
 class ReuseTests(ScriptedTestCase):
@@ -55,7 +55,7 @@ class ReuseTests(ScriptedTestCase):
         def take_and_leave(session: Session) -> str:
             session.store()
             session.send(b"250 stored\r\n")
-            raise server.Over
+            raise smtp.Over
 
         for extensions in ([], ["PIPELINING"]):
             with self.subTest(extensions=extensions):
@@ -68,7 +68,7 @@ class ReuseTests(ScriptedTestCase):
         def take_and_leave(session: Session) -> str:
             session.store()
             session.send(b"250 stored\r\n421 closing\r\n")
-            raise server.Over
+            raise smtp.Over
 
         self.serve(in_turn(dot=[take_and_leave]))
         self.enqueue("a", "b")
@@ -85,7 +85,7 @@ class ReuseTests(ScriptedTestCase):
                     self.assertEqual(self.smtp.connections, 2)
 
     def test_hang_up_before_mail_is_no_failure_of_the_message(self) -> None:
-        self.serve(in_turn(MAIL=[None, server.fin]))
+        self.serve(in_turn(MAIL=[None, smtp.fin]))
         self.enqueue("a", "b")
         self.assertEqual(self.drain().sent, 2)
         self.assertEqual(self.smtp.connections, 2)
@@ -186,7 +186,7 @@ class WorkerTests(ScriptedTestCase):
         def late(session: Session) -> str:
             time.sleep(0.3)
             at_first.append(self.smtp.connections)
-            return server.say("220 ready")(session)
+            return smtp.say("220 ready")(session)
 
         self.serve(in_turn(banner=[late], dot=[slowly] * 60))
         self.enqueue(*map(str, range(60)))
@@ -194,7 +194,7 @@ class WorkerTests(ScriptedTestCase):
         self.assertEqual((at_first, self.smtp.connections), ([1], 3))
 
     def test_those_that_are_refused_leave_quietly(self) -> None:
-        for refusal in ("421 too many", "554 too many", server.fin):
+        for refusal in ("421 too many", "554 too many", smtp.fin):
             with self.subTest(refusal=refusal):
                 self.serve(in_turn(banner=[None, refusal, refusal], dot=[slowly] * 60))
                 self.enqueue(*map(str, range(60)))
@@ -256,10 +256,10 @@ class _Unstartable(Thread):
         raise RuntimeError("can't start new thread")
 
 
-def _after(seconds: float, reply: str) -> server.Fault:
+def _after(seconds: float, reply: str) -> smtp.Fault:
     def late(session: Session) -> str:
         time.sleep(seconds)
-        return server.say(reply)(session)
+        return smtp.say(reply)(session)
 
     return late
 
@@ -271,7 +271,7 @@ def _part(session: Session) -> str:
     time.sleep(0.1)
     session.store()
     session.send(b"250 stored\r\n")
-    raise server.Over
+    raise smtp.Over
 
 
 def _not_in_the_second_thread(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,10 +15,10 @@ from mailqueue_backend.delivery.deadlines import Deadline, Watchdog
 from mailqueue_backend.delivery.limits import StopRequest
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.transport.sockets import DeadlineSMTP
-from tests import scripted_server as server
+from tests import smtp
 from tests.certificates import client_context, needs_openssl, server_context
-from tests.scripted_cases import ScriptedTestCase
-from tests.scripted_server import FullServer, always, in_turn
+from tests.smtp import FullServer, ScriptedServer, always, in_turn
+from tests.smtp.cases import ScriptedTestCase
 
 
 class DeadlineTests(SimpleTestCase):
@@ -144,19 +144,19 @@ class HangTests(ScriptedTestCase):
     @needs_openssl
     def test_at_each_step(self) -> None:
         for step in ("banner", "EHLO", "STARTTLS", "TLS", "AUTH", "MAIL", "RCPT", "DATA", "dot"):
-            for fault in (server.hang, server.drip):
+            for fault in (smtp.hang, smtp.drip):
                 with self.subTest(step=step, fault=fault.__name__):
                     self.serve(always(step, fault), extensions=["AUTH PLAIN"], context=server_context())
                     self.assertOver(self.secure(use_tls=True), 0.5)
 
     @needs_openssl
     def test_handshake_of_smtp_over_ssl(self) -> None:
-        self.serve(always("TLS", server.hang), context=server_context(), over_ssl=True)
+        self.serve(always("TLS", smtp.hang), context=server_context(), over_ssl=True)
         self.assertOver(self.secure(use_ssl=True))
 
     @tag("slow")
     def test_quit(self) -> None:
-        for fault in (server.hang, server.drip, server.endless):
+        for fault in (smtp.hang, smtp.drip, smtp.endless):
             with self.subTest(fault=fault.__name__):
                 self.serve(in_turn(QUIT=[fault]))
                 self.enqueue("a")
@@ -165,12 +165,12 @@ class HangTests(ScriptedTestCase):
                 self.assertLess(time.monotonic() - began, 7)
 
     def test_reply_that_never_ends(self) -> None:
-        self.serve(always("MAIL", server.endless))
+        self.serve(always("MAIL", smtp.endless))
         self.assertOver(self.backend(timeout=60))
 
     @override_settings(MAIL_QUEUE_LEASE=1)
     def test_next_message_has_time_of_its_own(self) -> None:
-        self.serve(in_turn(MAIL=[server.hang]))
+        self.serve(in_turn(MAIL=[smtp.hang]))
         self.enqueue("a", "b")
         report = self.failing_drain(self.backend(timeout=60))
         self.assertEqual((report.sent, report.requeued), (1, 1))
@@ -198,12 +198,12 @@ class HangTests(ScriptedTestCase):
         self.assertEqual(self.smtp.connections, 1)
 
     def test_out_of_step_when_time_is_over_is_not_tried_again(self) -> None:
-        self.serve(always("RCPT", server.hang), extensions=["PIPELINING"])
+        self.serve(always("RCPT", smtp.hang), extensions=["PIPELINING"])
         self.assertOver(self.backend(timeout=60))
         self.assertEqual(self.smtp.connections, 1)
 
     def test_expired_message_is_discarded_all_the_same(self) -> None:
-        self.serve(always("MAIL", server.hang))
+        self.serve(always("MAIL", smtp.hang))
         self.enqueue("a", created=datetime(2020, 1, 1))
         with override_settings(MAIL_QUEUE_LEASE=0.4):
             self.assertEqual(self.failing_drain(self.backend(timeout=60)).discarded, 1)
@@ -213,10 +213,11 @@ class DeadlineSMTPTests(SimpleTestCase):
     def connection(self) -> DeadlineSMTP:
         connection = DeadlineSMTP()
         connection._deadline = Deadline()
+        self.addCleanup(connection.close)
         return connection
 
     def test_all_addresses_of_a_host_are_tried(self) -> None:
-        with server.ScriptedServer() as smtp:
+        with ScriptedServer() as smtp:
             found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in (9, smtp.port)]
             connection = self.connection()
             with _resolving(found):
@@ -233,14 +234,14 @@ class DeadlineSMTPTests(SimpleTestCase):
         connection = self.connection()
         connection._deadline.start(0)
         connection._deadline.fire_if_over(math.inf)
-        with server.ScriptedServer() as smtp:
+        with ScriptedServer() as smtp:
             self.assertRaises(TimeoutError, connection._get_socket, "127.0.0.1", smtp.port, 5)
         self.assertEqual(smtp.connections, 0)
 
     def test_source_address_and_default_time_out(self) -> None:
         connection = self.connection()
         connection.source_address = ("127.0.0.1", 0)
-        with server.ScriptedServer() as smtp:
+        with ScriptedServer() as smtp:
             connected = connection._get_socket("127.0.0.1", smtp.port, socket._GLOBAL_DEFAULT_TIMEOUT)  # type: ignore[attr-defined]
             self.assertEqual((connected.getsockname()[0], connected.gettimeout()), ("127.0.0.1", None))
             connected.close()

@@ -22,10 +22,10 @@ from django.test import SimpleTestCase, override_settings, tag
 from mailqueue_backend.envelope import loads
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
-from tests import scripted_server as server
+from tests import smtp as server
 from tests.cases import message
 from tests.certificates import client_context, needs_openssl, server_context
-from tests.scripted_server import FullServer, ScriptedServer, in_turn
+from tests.smtp import FullServer, ScriptedServer, in_turn
 
 REPLIES: dict[str, Any] = {"4xx": "450 later", "5xx": "550 no", "421": "421 closing"}
 #: After them the connection is gone.

@@ -16,12 +16,12 @@ from django.test import TransactionTestCase, override_settings
 from mailqueue_backend.delivery.limits import StopRequest
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
-from tests import scripted_server as server
+from tests import smtp
 from tests.cases import BACKEND, MailTestCase, enqueue, process_mail_queue
 from tests.engines.takers import WARNINGS
-from tests.scripted_cases import ScriptedTestCase
-from tests.scripted_server import always
-from tests.smtp_server import SMTPServerMixin
+from tests.smtp import always
+from tests.smtp.cases import ScriptedTestCase
+from tests.smtp.inbox import SMTPServerMixin
 
 
 class CommandTests(MailTestCase):
@@ -59,10 +59,10 @@ class CommandTests(MailTestCase):
 
 class TimeTests(ScriptedTestCase):
     def test_time_limit(self) -> None:
-        def take(session: server.Session) -> str:
+        def take(session: smtp.Session) -> str:
             time.sleep(0.1)
             session.store()
-            return server.say("250 stored")(session)
+            return smtp.say("250 stored")(session)
 
         self.serve(always("dot", take))
         self.enqueue(*map(str, range(20)))
@@ -76,7 +76,7 @@ class TimeTests(ScriptedTestCase):
 
     @override_settings(MAIL_QUEUE_LEASE=1)
     def test_server_that_hangs_does_not_stretch_it_beyond_a_deadline(self) -> None:
-        self.serve(always("MAIL", server.hang))
+        self.serve(always("MAIL", smtp.hang))
         self.enqueue("a", "b", "c", "d")
         backend = self.backend(timeout=30)
         backend.options.time_limit = 0.2

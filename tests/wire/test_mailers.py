@@ -16,7 +16,7 @@ from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from tests.cases import BACKEND, MailTestCase, message, process_mail_queue
-from tests.smtp_server import Inbox, MailServer, SMTPServerMixin
+from tests.smtp.inbox import Inbox, MailServer, SMTPServerMixin
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"

@@ -12,26 +12,26 @@ from django.test import override_settings
 
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.transport.connection import CHUNK
-from tests import scripted_server as server
+from tests import smtp
 from tests.cases import message
-from tests.scripted_cases import PIPELINING, ScriptedTestCase
-from tests.scripted_server import Session, always, by_recipient, in_turn
+from tests.smtp import Session, always, by_recipient, in_turn
+from tests.smtp.cases import PIPELINING, ScriptedTestCase
 
 THREE = ("one@example.com", "two@example.com", "three@example.com")
 
 
-def both(first: server.Script, second: server.Script) -> server.Script:
+def both(first: smtp.Script, second: smtp.Script) -> smtp.Script:
     return lambda step, argument: first(step, argument) or second(step, argument)
 
 
 class PipelineTestCase(ScriptedTestCase):
-    def serve_pipelining(self, script: server.Script = lambda step, argument: None) -> None:
+    def serve_pipelining(self, script: smtp.Script = lambda step, argument: None) -> None:
         """Serve, and note how many commands stand behind each MAIL in the same write."""
         self.behind: list[list[str]] = []
 
         def note(session: Session) -> str:
             self.behind.append([line[:4].upper() for line in bytes(session._buffer).decode().splitlines()])
-            return server.say("503 nested MAIL" if session._recipients is not None else "250 ok")(session)
+            return smtp.say("503 nested MAIL" if session._recipients is not None else "250 ok")(session)
 
         self.serve(both(script, always("MAIL", note)), extensions=PIPELINING)
 
@@ -84,7 +84,7 @@ class OneWriteTests(PipelineTestCase):
         self.assertEqual(self.smtp.deliveries, Counter(dict.fromkeys(set(many) - {"7@example.com"}, 1)))
         self.assertEqual(len(self.discards()), 1)
 
-    def only(self, room: int) -> server.Script:
+    def only(self, room: int) -> smtp.Script:
         return in_turn(RCPT=[*[None] * (room - 1), *["452 too many recipients"] * 50])
 
 
@@ -121,7 +121,7 @@ class RefusalTests(PipelineTestCase):
                 self.assertEqual(self.drain().sent, 1)
 
     def test_hang_up_at_the_lone_dot_does_not_hide_the_refusal(self) -> None:
-        self.serve_pipelining(in_turn(RCPT=["550 no"], DATA=["354 go on"], dot=[server.fin]))
+        self.serve_pipelining(in_turn(RCPT=["550 no"], DATA=["354 go on"], dot=[smtp.fin]))
         self.enqueue("a")
         with override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
             self.assertEqual(self.failing_drain().discarded, 1)
@@ -139,7 +139,7 @@ class RefusalTests(PipelineTestCase):
 class OutOfStepTests(PipelineTestCase):
     """The answers do not fit: the message goes plainly over a new connection, and so does the rest of the drain."""
 
-    def assertGoesOnPlainly(self, script: server.Script) -> None:
+    def assertGoesOnPlainly(self, script: smtp.Script) -> None:
         self.serve_pipelining(script)
         self.enqueue("a", "b")
         self.enqueue("c", to=THREE)
@@ -162,7 +162,7 @@ class OutOfStepTests(PipelineTestCase):
     def test_server_that_forgets_what_stands_behind_mail(self) -> None:
         def forget(session: Session) -> str:
             session._buffer.clear()
-            return server.say("250 ok")(session)
+            return smtp.say("250 ok")(session)
 
         self.serve(in_turn(MAIL=[forget]), extensions=PIPELINING)
         self.enqueue("a", "b")
@@ -190,16 +190,16 @@ class OutOfStepTests(PipelineTestCase):
             while self.smtp.connections < 2:
                 pass
             session.store()
-            return server.say("250 stored")(session)
+            return smtp.say("250 stored")(session)
 
-        self.serve_pipelining(in_turn(dot=[take], DATA=[None, None, server.fin]))
+        self.serve_pipelining(in_turn(dot=[take], DATA=[None, None, smtp.fin]))
         self.enqueue(*map(str, range(40)))
         self.assertEqual(self.drain().sent, 40)
         # At the failure each of the two may have one on its way.
         self.assertLessEqual(sum(self.pipelined()), 5)
 
     def test_next_drain_begins_anew(self) -> None:
-        self.serve_pipelining(in_turn(RCPT=[server.fin]))
+        self.serve_pipelining(in_turn(RCPT=[smtp.fin]))
         backend = self.backend()
         for name in "ab":
             self.enqueue(name)
@@ -207,7 +207,7 @@ class OutOfStepTests(PipelineTestCase):
         self.assertEqual(self.pipelined(), [True, False, True])
 
     def test_second_failure_in_a_row_is_the_message_s(self) -> None:
-        self.serve(always("RCPT", server.fin), extensions=PIPELINING)
+        self.serve(always("RCPT", smtp.fin), extensions=PIPELINING)
         self.enqueue("a")
         self.assertEqual(self.failing_drain().requeued, 1)
         self.assertEqual((self.smtp.connections, self.left()[0]["attempts"]), (2, 1))
@@ -219,7 +219,7 @@ class AfterTheDotTests(PipelineTestCase):
     def test_surplus_reply(self) -> None:
         def take(session: Session) -> str:
             session.store()
-            return server.say("250 stored\r\n250 stored")(session)
+            return smtp.say("250 stored\r\n250 stored")(session)
 
         self.serve_pipelining(in_turn(dot=[take]))
         self.enqueue("a", "b")
@@ -230,7 +230,7 @@ class AfterTheDotTests(PipelineTestCase):
         self.assertEqual(self.pipelined(), [True, True])
 
     def test_lost_reply(self) -> None:
-        self.serve_pipelining(in_turn(dot=[server.stored_then(server.fin)]))
+        self.serve_pipelining(in_turn(dot=[smtp.stored_then(smtp.fin)]))
         self.enqueue("a")
         self.failing_drain()
         self.assertTrue(any("it may arrive twice" in line for line in self.lines))

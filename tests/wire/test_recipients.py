@@ -14,8 +14,8 @@ from django.test import override_settings
 
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import message
-from tests.scripted_cases import PIPELINING, ScriptedTestCase
-from tests.scripted_server import by_recipient, in_turn
+from tests.smtp import by_recipient, in_turn
+from tests.smtp.cases import PIPELINING, ScriptedTestCase
 
 REPLIES = {"ok": "250 ok", "4xx": "450 later", "5xx": "550 unknown"}
 NAMES = ("one@example.com", "two@example.com", "three@example.com")

@@ -9,9 +9,9 @@ from django.test import override_settings
 
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import MailTestCase, drain, enqueue, message
-from tests.scripted_cases import DELIVERY, ScriptedTestCase
-from tests.scripted_server import always, in_turn, stored_then
-from tests.scripted_server import fin as hang_up
+from tests.smtp import always, in_turn, stored_then
+from tests.smtp import fin as hang_up
+from tests.smtp.cases import DELIVERY, ScriptedTestCase
 
 
 class DelayedQueueTests(MailTestCase):

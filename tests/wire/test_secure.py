@@ -13,7 +13,7 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import drain, message
 from tests.certificates import certificate, needs_openssl, server_context
 from tests.services import needs
-from tests.smtp_server import Inbox, MailServer
+from tests.smtp.inbox import Inbox, MailServer
 
 try:
     from aiosmtpd.smtp import AuthResult

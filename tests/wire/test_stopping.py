@@ -14,9 +14,9 @@ from django.test import SimpleTestCase
 
 from mailqueue_backend.delivery.limits import StopRequest, stopping_on_signals
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
-from tests import scripted_server as server
-from tests.scripted_cases import ScriptedTestCase
-from tests.scripted_server import Session, in_turn
+from tests import smtp
+from tests.smtp import Session, in_turn
+from tests.smtp.cases import ScriptedTestCase
 
 
 class StopRequestTests(SimpleTestCase):
@@ -101,9 +101,9 @@ class DrainTests(ScriptedTestCase):
             for _ in range(times):
                 backend.options.stop.ask()
             if times > 1:
-                return server.hang(session)
+                return smtp.hang(session)
             session.store()
-            return server.say("250 stored")(session)
+            return smtp.say("250 stored")(session)
 
         self.serve(in_turn(dot=[ask]))
         backend = self.backend(timeout=60)
@@ -132,9 +132,9 @@ class DrainTests(ScriptedTestCase):
                 time.sleep(0.01)
             backend.options.stop.ask()
             backend.options.stop.ask()
-            return server.hang(session)
+            return smtp.hang(session)
 
-        self.serve(in_turn(dot=[ask, server.hang, server.hang]))
+        self.serve(in_turn(dot=[ask, smtp.hang, smtp.hang]))
         backend = self.backend(timeout=60)
         self.enqueue(*map(str, range(60)))
         began = time.monotonic()

@@ -19,11 +19,11 @@ from django.test import TestCase, override_settings
 
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
-from tests import scripted_server as server
+from tests import smtp
 from tests.cases import message
 from tests.certificates import client_context, needs_openssl, server_context
-from tests.scripted_cases import PIPELINING, ScriptedTestCase
-from tests.scripted_server import Script, Session, always, by_recipient, in_turn
+from tests.smtp import Script, Session, always, by_recipient, in_turn
+from tests.smtp.cases import PIPELINING, ScriptedTestCase
 
 NAMES = ("one@example.com", "two@example.com", "three@example.com", "four@example.com")
 #: Messages that are worth three workers.
@@ -36,7 +36,7 @@ def slowly(session: Session) -> str:
     """Store a message after a hundredth of a second, so that each worker gets a share."""
     time.sleep(0.01)
     session.store()
-    return server.say("250 stored")(session)
+    return smtp.say("250 stored")(session)
 
 
 class SubclassTestCase(ScriptedTestCase):
@@ -347,7 +347,7 @@ class SplitTests(SubclassTestCase):
                 self.assertIn(f"To:{NAMES[1]}. Error: 550", self.discards()[0])
 
     def test_connection_is_lost_after_the_first(self) -> None:
-        for step, fault in product(("MAIL", "RCPT", "DATA", "dot"), (server.fin, "421 closing")):
+        for step, fault in product(("MAIL", "RCPT", "DATA", "dot"), (smtp.fin, "421 closing")):
             for extensions in ([], PIPELINING):
                 with self.subTest(step=step, fault=fault, extensions=extensions):
                     self.check(SplittingBackend, in_turn(**{step: [None, fault]}), extensions)

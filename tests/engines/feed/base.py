@@ -20,8 +20,8 @@ from mailqueue_backend.envelope import loads
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.base import Counts
 from tests.kill.children import Site, quieten
-from tests.scripted_cases import ThreadedQueue
-from tests.scripted_server import Script, ScriptedServer
+from tests.smtp import Script, ScriptedServer
+from tests.smtp.cases import ThreadedQueue
 
 if TYPE_CHECKING:
     from unittest import TestCase as Base

@@ -10,7 +10,7 @@ from unittest import mock
 from mailqueue_backend.delivery import feed
 from mailqueue_backend.delivery.limits import StopRequest
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
-from tests.scripted_server import in_turn
+from tests.smtp import in_turn
 
 from .base import MANY, FeedMixin
 

@@ -1,31 +1,19 @@
-"""An SMTP server in this process that follows a script: what it answers at which step, and how it fails there.
-
-The steps are banner, EHLO, HELO, STARTTLS, TLS, AUTH, MAIL, RCPT, DATA, body (its first line), dot, RSET and QUIT.
-A script is called at each step and gives the answer ("450 later"), a fault (a function below), or None for what a
-good server does.
-"""
+"""An SMTP server in this process that follows a script: what it answers at which step, and how it fails there."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email import message_from_bytes
 from email.message import Message
-from threading import Lock, Thread
-from typing import Any, NamedTuple, TypeAlias
+from threading import Thread
+from typing import NamedTuple
 
-#: Does something to a session; a session that it does not end goes on after the reply that it returns.
-Fault: TypeAlias = "Callable[[Session], str]"
-#: (step, argument of the command) -> what is to happen.
-Script: TypeAlias = "Callable[[str, str], str | Fault | None]"
-
-
-class Over(Exception):
-    """The session ends."""
+from .faults import Fault, Over, say
+from .scripts import Script, address_in, good
 
 
 class Stored(NamedTuple):
@@ -43,34 +31,17 @@ class Stored(NamedTuple):
         return str(self.message["Subject"])
 
 
-def in_turn(**steps: Iterable[str | Fault | None]) -> Script:
-    """Script the first times that each step is reached, and nothing after them."""
-    turns, lock = {step: iter(actions) for step, actions in steps.items()}, Lock()
-
-    def script(step: str, argument: str) -> str | Fault | None:
-        with lock:
-            return next(turns.get(step, iter(())), None)
-
-    return script
-
-
-def by_recipient(replies: dict[str, str]) -> Script:
-    """Script the answers to RCPT by address."""
-    return lambda step, argument: replies.get(_address(argument)) if step == "RCPT" else None
-
-
-def always(step: str, action: str | Fault) -> Script:
-    """Script one step, whenever it is reached."""
-    return lambda reached, argument: action if reached == step else None
-
-
 class ScriptedServer:
-    """Listens on a port that the system chooses, a thread for each connection. A context manager."""
+    """Listens on a port that the system chooses, with a thread for each connection. A context manager.
+
+    Servers that are given one list as ``stored`` keep their messages there together.
+    """
 
     def __init__(
         self,
-        script: Script = lambda step, argument: None,
+        script: Script = good,
         *,
+        stored: list[Stored] | None = None,
         extensions: Iterable[str] = (),
         context: ssl.SSLContext | None = None,
         over_ssl: bool = False,
@@ -79,10 +50,10 @@ class ScriptedServer:
         self.extensions = list(extensions)
         self.context = context
         self.over_ssl = over_ssl
-        self.stored: list[Stored] = []
-        #: What each connection has said: verbs, in lower case those that were sent in the clear.
+        self.stored: list[Stored] = [] if stored is None else stored
+        #: The verbs that each connection has sent, in lower case where they were sent in the clear.
         self.commands: list[list[str]] = []
-        self._sockets: list[socket.socket] = []
+        self.open_sessions: set[Session] = set()
         self._threads: list[Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -93,16 +64,16 @@ class ScriptedServer:
 
     @property
     def copies(self) -> Counter[str]:
-        """How often each subject has come."""
+        """How many copies of each subject are stored."""
         return Counter(stored.subject for stored in self.stored)
 
     @property
     def deliveries(self) -> Counter[str]:
-        """How many copies each recipient has."""
+        """How many messages are stored for each recipient."""
         return Counter(recipient for stored in self.stored for recipient in stored.recipients)
 
     def said(self, verb: str) -> int:
-        """Count a command, in the clear or not."""
+        """Return how often a command was sent, in the clear or not."""
         return sum(said.upper() == verb for session in self.commands for said in session)
 
     def __enter__(self) -> ScriptedServer:
@@ -111,17 +82,25 @@ class ScriptedServer:
 
     def __exit__(self, *args: object) -> None:
         self.stop_listening()
-        for connected in list(self._sockets):
-            _cut(connected)
-        for thread in list(self._threads):
-            thread.join()
+        for thread in self._threads:
+            while thread.is_alive():
+                self.cut_off()
+                thread.join(0.1)
+
+    def cut_off(self) -> None:
+        """Break all connections off."""
+        for session in list(self.open_sessions):
+            with suppress(OSError):
+                socket.socket.shutdown(session.socket, socket.SHUT_RDWR)
 
     def stop_listening(self) -> None:
         """Refuse connections from now on."""
         _cut(self._listener)
+        if self._threads:
+            self._threads[0].join()
 
-    def _start(self, target: Callable[..., None], *args: Any) -> None:
-        thread = Thread(target=target, args=args, daemon=True)
+    def _start(self, target: Callable[[], None]) -> None:
+        thread = Thread(target=target, daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -130,9 +109,10 @@ class ScriptedServer:
             while True:
                 connected, _ = self._listener.accept()
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._sockets.append(connected)
                 self.commands.append([])
-                self._start(Session(self, connected, self.commands[-1]).run)
+                session = Session(self, connected, self.commands[-1])
+                self.open_sessions.add(session)
+                self._start(session.run)
 
 
 class Session:
@@ -141,6 +121,8 @@ class Session:
     def __init__(self, server: ScriptedServer, connected: socket.socket, said: list[str]) -> None:
         self.server = server
         self.socket = connected
+        #: What a good server does at this step.
+        self.usual: Fault = say("220 ready")
         self._said = said
         self._buffer = bytearray()
         #: None: no transaction.
@@ -148,7 +130,7 @@ class Session:
         self._content = b""
 
     def run(self) -> None:
-        """Serve until somebody hangs up."""
+        """Serve until one side hangs up."""
         try:
             if self.server.over_ssl:
                 self._step("TLS", "", self._shake_hands)
@@ -159,27 +141,36 @@ class Session:
             pass
         finally:
             _cut(self.socket)
+            self.server.open_sessions.discard(self)
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def read_line(self) -> bytes:
-        while b"\n" not in self._buffer:
+    def receive(self, seconds: float | None = None) -> None:
+        """Read what the client sends, or return after so many seconds. Raises Over when the client has hung up."""
+        self.socket.settimeout(seconds)
+        with suppress(TimeoutError):
             received = self.socket.recv(65536)
             if not received:
                 raise Over
             self._buffer += received
-        line, _, self._buffer[:] = bytes(self._buffer).partition(b"\n")
+        self.socket.settimeout(None)
+
+    def read_line(self) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0:
+            self.receive()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line.removesuffix(b"\r")
 
     def store(self) -> None:
-        """Keep the message that was just received."""
+        """Keep the message that was just received, which is all that is to be done with it."""
         self.server.stored.append(Stored(tuple(self._recipients or ()), self._content))
+        self.usual = say("250 stored")
 
     def _step(self, step: str, argument: str, usual: Fault) -> str:
-        action = self.server.script(step, argument)
-        if action is None:
-            return usual(self)
+        self.usual = usual
+        action = self.server.script(step, argument) or usual
         return say(action)(self) if isinstance(action, str) else action(self)
 
     def _obey(self, line: str) -> None:
@@ -210,7 +201,6 @@ class Session:
         self.socket = wrapped = self.server.context.wrap_socket(
             self.socket, server_side=True, do_handshake_on_connect=False
         )
-        self.server._sockets.append(wrapped)
         wrapped.do_handshake()
         self._buffer.clear()
         return ""
@@ -227,7 +217,7 @@ class Session:
         usual = "503 no MAIL" if self._recipients is None else "250 ok"
         reply = self._step("RCPT", argument, say(usual))
         if reply.startswith("25") and self._recipients is not None:
-            self._recipients.append(_address(argument))
+            self._recipients.append(address_in(argument))
 
     def _data(self, argument: str) -> None:
         reply = self._step("DATA", argument, say("354 go on" if self._recipients else "503 no recipient"))
@@ -239,7 +229,7 @@ class Session:
             self._recipients = None
 
     def _receive_body(self) -> str | None:
-        """Read to the final dot; give what was answered in the middle, if anything."""
+        """Read to the final dot; return what was answered in the middle, if anything."""
         lines: list[bytes] = []
         early: str | None = None
         while (line := self.read_line()) != b".":
@@ -260,11 +250,7 @@ class Session:
 
 def _take(session: Session) -> str:
     session.store()
-    return say("250 stored")(session)
-
-
-def _address(argument: str) -> str:
-    return argument.partition("<")[2].partition(">")[0]
+    return session.usual(session)
 
 
 def _cut(connected: socket.socket) -> None:
@@ -273,86 +259,8 @@ def _cut(connected: socket.socket) -> None:
     connected.close()
 
 
-# faults
-
-
-def say(reply: str) -> Fault:
-    """Answer; after a 421 hang up."""
-
-    def fault(session: Session) -> str:
-        session.send(reply.encode() + b"\r\n")
-        if reply.startswith("421"):
-            raise Over
-        return reply
-
-    return fault
-
-
-def fin(session: Session) -> str:
-    """Hang up."""
-    raise Over
-
-
-def rst(session: Session) -> str:
-    """Break off."""
-    session.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    session.socket.close()
-    raise Over
-
-
-def hang(session: Session) -> str:
-    """Say nothing any more."""
-    while session.socket.recv(65536):
-        pass
-    raise Over
-
-
-def drip(session: Session) -> str:
-    """Say a byte a second, for ever."""
-    session.socket.settimeout(1)
-    while True:
-        session.send(b"2")
-        with suppress(TimeoutError):
-            if not session.socket.recv(65536):
-                raise Over
-
-
-def torn(session: Session) -> str:
-    """Hang up in the middle of a good answer."""
-    session.send(b"250 o")
-    raise Over
-
-
-def garbage(session: Session) -> str:
-    """Speak no SMTP."""
-    session.send(b"\x00\xff\xfe nonsense\r\n")
-    return "garbage"
-
-
-def long_line(session: Session) -> str:
-    """Answer with a line that is longer than any may be."""
-    session.send(b"250 " + b"x" * 9000 + b"\r\n")
-    return "garbage"
-
-
-def endless(session: Session) -> str:
-    """Answer line upon line."""
-    while True:
-        session.send(b"250-and another line\r\n" * 100)
-
-
-def stored_then(fault: Fault) -> Fault:
-    """Take the message, and then fail: the client cannot know."""
-
-    def both(session: Session) -> str:
-        session.store()
-        return fault(session)
-
-    return both
-
-
 class FullServer:
-    """A port that answers no connection: its queue of them is full. A context manager."""
+    """A port that accepts no connection, since its backlog is full. A context manager."""
 
     def __enter__(self) -> FullServer:
         self._sockets = [socket.create_server(("127.0.0.1", 0), backlog=0)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.test import SimpleTestCase, override_settings
 
-from . import services
+from .. import services
 
 try:
     from aiosmtpd.controller import Controller

@@ -16,13 +16,32 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.plain import PlainQueue
 
-from .cases import message
-from .scripted_server import Script, ScriptedServer
+from ..cases import message
+from . import Script, ScriptedServer, Stored, good
 
 DELIVERY = "mailqueue_backend.delivery"
 PIPELINING = ["PIPELINING"]
 
 _numbers = count()
+
+
+class ArrivalsMixin:
+    """Starts servers for drains in processes of their own; what all of them store is in ``self.arrivals``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.arrivals: list[Stored] = []
+
+    def serve(self, script: Script = good) -> ScriptedServer:
+        """Start a server that offers PIPELINING."""
+        server = ScriptedServer(script, stored=self.arrivals, extensions=PIPELINING)
+        server.__enter__()
+        self.addCleanup(server.__exit__)
+        return server
+
+    def arrived(self, name: str = "Subject") -> list[str]:
+        """Return this header of each message that has arrived, in order."""
+        return [str(stored.message[name]) for stored in self.arrivals]
 
 
 class ThreadedQueue(PlainQueue):
@@ -49,7 +68,7 @@ class ScriptedTestCase(SimpleTestCase):
             self.addCleanup(context.__exit__, None, None, None)
             return result
 
-    def serve(self, script: Script = lambda step, argument: None, **kwargs: Any) -> ScriptedServer:
+    def serve(self, script: Script = good, **kwargs: Any) -> ScriptedServer:
         self.smtp: ScriptedServer = self.enterContext(ScriptedServer(script, **kwargs))
         return self.smtp
 
