@@ -68,7 +68,7 @@ class KillContract(ArrivalsMixin):
             self.assertGreater(ledger.kills, 10)
 
     def test_one_worker_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
-        site, smtp = self.make_site(), self.serve()
+        site, smtp = self.make_site(), self.serve(delayed("dot", 0.01))
         messages = [Noting(str(number), to=["to@example.com"]) for number in range(60)]
         QueuedEmailBackend().send_messages(messages[:1])
         site.queue().consumer(0.05).exchange(wanted=1)
