@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -38,9 +39,13 @@ class PlainRunTests(TestCase):
         self.assertEqual(deliver_to_outbox(), (0, 0, 0))
 
     def test_command_says_that_nothing_is_ours_and_opens_no_connection(self) -> None:
+        with override_settings(EMAIL_BACKEND=BACKEND):
+            message("queued").send()
         stdout, stderr = StringIO(), StringIO()
-        with mock.patch("smtplib.SMTP", side_effect=AssertionError("it connects")):
+        with mock.patch.object(socket.socket, "connect", side_effect=ConnectionRefusedError) as connect:
             call_command("process_mail_queue", stdout=stdout, stderr=stderr)
+        connect.assert_not_called()
+        self.assertEqual((subjects(), len(open_queue(QUEUE))), ([], 1))
         self.assertEqual(stdout.getvalue(), "0 messages sent and 0 messages discarded out of 0 messages.\n")
         self.assertIn("No mailer of this site queues its mail", stderr.getvalue())
 
@@ -82,9 +87,10 @@ class QueuedRunTests(TestCase):
         message("a").send()
         with (
             override_settings(EMAIL_BACKEND=LOCMEM),
-            mock.patch("socket.create_connection", side_effect=AssertionError("it connects")),
+            mock.patch.object(socket.socket, "connect", side_effect=ConnectionRefusedError) as connect,
         ):
             self.assertEqual(deliver_to_outbox(), (1, 0, 1))
+        connect.assert_not_called()
 
     def test_message_that_cannot_be_delivered_stays_or_expires(self) -> None:
         created = datetime.now() - timedelta(days=2)

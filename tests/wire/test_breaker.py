@@ -35,6 +35,7 @@ class BreakerTests(ScriptedTestCase):
                 self.enqueue("a", "b")
                 report = self.failing_drain(self.backend(username="user", password="wrong"))
                 self.assertEqual((report.discarded, len(self.queue), self.smtp.connections), (0, 2, 1))
+                self.assertEqual([kept["attempts"] for kept in self.left()], [0, 0])
                 self.queue.read_many(2)
         self.assertEqual(self.discards(), [])
 
