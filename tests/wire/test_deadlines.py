@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import threading
 import time
 from datetime import datetime
 from typing import Any
@@ -69,6 +70,21 @@ class DeadlineTests(SimpleTestCase):
         self.deadline.fire_if_over(math.inf)
         self.assertTrue(self.deadline.fired)
 
+    def test_socket_that_is_released_is_closed(self) -> None:
+        self.deadline.release()
+        self.assertEqual(self.held.fileno(), -1)
+        self.assertEqual(self.other.recv(1), b"")
+
+    def test_socket_that_was_held_before_is_closed(self) -> None:
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        self.deadline.hold(near)
+        self.assertEqual(self.other.recv(1), b"")
+        self.deadline.start(10)
+        self.deadline.fire_if_over(math.inf)
+        self.assertEqual(far.recv(1), b"")
+
     def test_start_begins_anew(self) -> None:
         self.deadline.start(0)
         self.deadline.fire_if_over(math.inf)
@@ -118,6 +134,15 @@ class WatchdogTests(SimpleTestCase):
         running.start(60)
         time.sleep(0.5)
         self.assertTrue(running.fired)
+
+    def test_stop_ends_its_thread(self) -> None:
+        before = set(threading.enumerate())
+        watchdog = self.watchdog(StopRequest())
+        (thread,) = set(threading.enumerate()) - before
+        watchdog.stop()
+        watchdog.stop()
+        thread.join(5)
+        self.assertFalse(thread.is_alive())
 
 
 class HangTests(ScriptedTestCase):

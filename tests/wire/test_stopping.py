@@ -7,16 +7,22 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from unittest import mock
 
 from django.test import SimpleTestCase
 
+from mailqueue_backend.delivery.deadlines import Watchdog
+from mailqueue_backend.delivery.feed import Feed
 from mailqueue_backend.delivery.limits import StopRequest, stopping_on_signals
+from mailqueue_backend.delivery.report import Report
+from mailqueue_backend.delivery.worker import Worker
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests import smtp
+from tests.smtp.cases import DELIVERY, ScriptedTestCase
 from tests.smtp import Session, in_turn
-from tests.smtp.cases import ScriptedTestCase
 
 
 class StopRequestTests(SimpleTestCase):
@@ -141,3 +147,83 @@ class DrainTests(ScriptedTestCase):
         report = self.drain(backend)
         self.assertLess(time.monotonic() - began, 10)
         self.assertEqual((report.sent, len(self.queue)), (0, 60))
+
+    def test_no_thread_is_left(self) -> None:
+        before = set(threading.enumerate())
+        self.serve()
+        self.enqueue(*map(str, range(60)))
+        self.drain(self.backend())
+        left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("mailqueue")]
+        for thread in left:  # the watchdog may need a moment
+            thread.join(5)
+        self.assertEqual([thread for thread in left if thread.is_alive()], [])
+
+
+class Interrupted(QueuedEmailBackend):
+    """Is interrupted at its second message, before or after it is delivered."""
+
+    after_delivery = False
+
+    def _send_queued_messages(self, email_message: Any, *args: Any) -> Any:
+        if email_message.subject == "b" and not self.after_delivery:
+            raise KeyboardInterrupt
+        outcome = super()._send_queued_messages(email_message, *args)
+        if email_message.subject == "b":
+            raise KeyboardInterrupt
+        return outcome
+
+
+class InterruptedAfterwards(Interrupted):
+    after_delivery = True
+
+
+class InterruptTests(ScriptedTestCase):
+    def interrupted_drain(self, kind: type[QueuedEmailBackend], to: Sequence[str] = ("to@example.com",)) -> Report:
+        """Drain three messages; return what the report says afterwards."""
+        backend = self.backend(kind)
+        self.enqueue("a", "b", "c", to=to)
+        with self.assertRaises(KeyboardInterrupt):
+            self.drain(backend)
+        return backend.report
+
+    def test_message_that_was_not_delivered_goes_back(self) -> None:
+        self.serve()
+        report = self.interrupted_drain(Interrupted)
+        self.assertEqual((report.sent, len(self.queue), self.smtp.copies), (1, 2, {"a": 1}))
+        self.drain()
+        self.assertEqual(self.smtp.copies, {"a": 1, "b": 1, "c": 1})
+
+    def test_message_that_was_delivered_is_settled(self) -> None:
+        self.serve()
+        report = self.interrupted_drain(InterruptedAfterwards)
+        self.assertEqual((report.sent, len(self.queue), self.smtp.copies), (2, 1, {"a": 1, "b": 1}))
+        self.drain()
+        self.assertEqual(self.smtp.copies, {"a": 1, "b": 1, "c": 1})
+
+    def test_recipients_who_have_the_message_do_not_get_it_again(self) -> None:
+        self.serve(in_turn(RCPT=[None, None, None, "450 later"]))
+        with self.assertLogs(DELIVERY):
+            self.interrupted_drain(InterruptedAfterwards, ["one@example.com", "two@example.com"])
+        self.assertEqual([kept.get("remaining") for kept in self.left()], [None, ["two@example.com"]])
+        self.drain()
+        self.assertEqual(self.smtp.deliveries, {"one@example.com": 3, "two@example.com": 3})
+
+    def test_another_interrupt_while_the_drain_ends_loses_nothing(self) -> None:
+        for owner, step in ((Feed, "dismiss"), (Worker, "close"), (Watchdog, "stop"), (Feed, "close")):
+            with self.subTest(step=f"{owner.__name__}.{step}"), _interrupted_once(owner, step):
+                self.serve()
+                self.interrupted_drain(Interrupted)
+                self.assertEqual((len(self.queue), self.smtp.copies), (2, {"a": 1}))
+                self.queue.read_many(2)
+
+
+def _interrupted_once(owner: type, name: str) -> Any:
+    """Interrupt a method at its first line, the first time that it is called."""
+    method, interrupts = getattr(owner, name), iter([KeyboardInterrupt])
+
+    def interrupted(*args: Any) -> Any:
+        for interrupt in interrupts:
+            raise interrupt
+        return method(*args)
+
+    return mock.patch.object(owner, name, interrupted)
