@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import socket
 import threading
 import time
+import warnings
 from datetime import datetime
 from typing import Any
 from unittest import mock
@@ -15,7 +17,7 @@ from django.test import SimpleTestCase, override_settings, tag
 from mailqueue_backend.delivery.deadlines import Deadline, Watchdog
 from mailqueue_backend.delivery.limits import StopRequest
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
-from mailqueue_backend.transport.sockets import DeadlineSMTP
+from mailqueue_backend.transport.connection import DeliverySMTP
 from tests import smtp
 from tests.certificates import client_context, needs_openssl, server_context
 from tests.smtp import FullServer, ScriptedServer, always, in_turn
@@ -234,43 +236,58 @@ class HangTests(ScriptedTestCase):
             self.assertEqual(self.failing_drain(self.backend(timeout=60)).discarded, 1)
 
 
-class DeadlineSMTPTests(SimpleTestCase):
-    def connection(self) -> DeadlineSMTP:
-        connection = DeadlineSMTP()
-        connection._deadline = Deadline()
+class ConnectTests(SimpleTestCase):
+    def connection(self, **kwargs: Any) -> DeliverySMTP:
+        self.deadline = Deadline()
+        connection = DeliverySMTP(deadline=self.deadline, **kwargs)
         self.addCleanup(connection.close)
         return connection
 
+    def connected(self, connection: DeliverySMTP, port: int) -> socket.socket:
+        """Connect, and return the socket."""
+        connection.connect("127.0.0.1", port)
+        assert connection.sock is not None
+        return connection.sock
+
     def test_all_addresses_of_a_host_are_tried(self) -> None:
         with ScriptedServer() as smtp:
-            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in (9, smtp.port)]
-            connection = self.connection()
-            with _resolving(found):
-                connected = connection._get_socket("both", smtp.port, 5)
+            with _resolving("127.0.0.1", 9, smtp.port):
+                connected = self.connected(self.connection(timeout=5), smtp.port)
             self.assertEqual(connected.getpeername()[1], smtp.port)
-            connected.close()
 
     def test_last_failure_is_raised(self) -> None:
-        for found in ([], [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 9))]):
-            with self.subTest(found=found), _resolving(found), self.assertRaises(OSError):
-                self.connection()._get_socket("nowhere", 25, 5)
+        with _resolving("127.0.0.1", 9), self.assertRaises(ConnectionRefusedError):
+            self.connection(timeout=5).connect("nowhere", 25)
+
+    def test_host_without_an_address(self) -> None:
+        with _resolving("127.0.0.1"), self.assertRaisesMessage(OSError, "nowhere has no address"):
+            self.connection(timeout=5).connect("nowhere", 25)
 
     def test_no_address_is_tried_when_time_is_over(self) -> None:
-        connection = self.connection()
-        connection._deadline.start(0)
-        connection._deadline.fire_if_over(math.inf)
+        connection = self.connection(timeout=5)
+        self.deadline.start(0)
+        self.deadline.fire_if_over(math.inf)
         with ScriptedServer() as smtp:
-            self.assertRaises(TimeoutError, connection._get_socket, "127.0.0.1", smtp.port, 5)
+            self.assertRaises(TimeoutError, connection.connect, "127.0.0.1", smtp.port)
         self.assertEqual(smtp.connections, 0)
 
+    def test_socket_that_gets_no_connection_is_closed(self) -> None:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            with _resolving("127.0.0.1", 9, 9), self.assertRaises(ConnectionRefusedError):
+                self.connection(timeout=5).connect("nowhere", 25)
+            gc.collect()
+        self.assertEqual([str(warning.message) for warning in warned], [])
+
     def test_source_address_and_default_time_out(self) -> None:
-        connection = self.connection()
-        connection.source_address = ("127.0.0.1", 0)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            source = listener.getsockname()
         with ScriptedServer() as smtp:
-            connected = connection._get_socket("127.0.0.1", smtp.port, socket._GLOBAL_DEFAULT_TIMEOUT)  # type: ignore[attr-defined]
-            self.assertEqual((connected.getsockname()[0], connected.gettimeout()), ("127.0.0.1", None))
-            connected.close()
+            connected = self.connected(self.connection(source_address=source), smtp.port)
+            self.assertEqual((connected.getsockname(), connected.gettimeout()), (source, None))
 
 
-def _resolving(found: list[Any]) -> Any:
+def _resolving(address: str, *ports: int) -> Any:
+    """Have each name resolved to these ports of an address."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for port in ports]
     return mock.patch.object(socket, "getaddrinfo", return_value=found)

@@ -262,7 +262,7 @@ class OtherDrainsTests(MailTestCase):
     def test_drain_that_finds_the_queue_empty_ends_well(self) -> None:
         enqueue("a", "b", "c")
         backend = QueuedEmailBackend()
-        other = Drain(backend, backend._mailers(), 0)
+        other = Drain(backend, {None: backend}, 0)
         counted = backend.que.counts()
         drain()
         with mock.patch.object(type(backend.que), "counts", return_value=counted):
@@ -300,7 +300,7 @@ class OtherDrainsTests(MailTestCase):
 class AgeTests(TestCase):
     def test_huge_limit_never_expires(self) -> None:
         backend = QueuedEmailBackend()
-        self.assertEqual(Drain(backend, backend._mailers(), 1e12).expired.timestamp(), 0)
+        self.assertEqual(Drain(backend, {None: backend}, 1e12).expired.timestamp(), 0)
 
 
 class StrangersPartTests(MailTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from typing import Any
 from unittest import mock
 
@@ -13,7 +14,10 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import drain, message
 from tests.certificates import certificate, needs_openssl, server_context
 from tests.services import needs
+from tests.smtp import always
+from tests.smtp.cases import ScriptedTestCase
 from tests.smtp.inbox import Inbox, MailServer
+from tests.wire.test_connections import slowly
 
 try:
     from aiosmtpd.smtp import AuthResult
@@ -89,8 +93,15 @@ class SecureTests(TestCase):
                 self.assertIn("certificate verify failed", logged.output[0])
                 self.assertEqual(self.inbox.received, [])
 
-    def test_workers_share_one_ssl_context(self) -> None:
-        self.serve(tls_context=server_context(), require_starttls=True)
-        backend = self.backend(use_tls=True)
-        drain(backend)
-        self.assertIs(backend._copy_for_worker().ssl_context, backend.ssl_context)
+
+@needs_openssl
+class WorkersTests(ScriptedTestCase):
+    def test_share_one_ssl_context(self) -> None:
+        self.serve(always("dot", slowly), context=server_context())
+        self.enqueue(*map(str, range(60)))
+        with (
+            mock.patch.dict(os.environ, SSL_CERT_FILE=certificate()[0]),
+            mock.patch("ssl.create_default_context", wraps=ssl.create_default_context) as made,
+        ):
+            report = self.drain(self.backend(use_tls=True))
+        self.assertEqual((report.sent, self.smtp.connections, made.call_count), (60, 3, 1))

@@ -21,8 +21,8 @@ from mailqueue_backend.delivery.report import Report
 from mailqueue_backend.delivery.worker import Worker
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests import smtp
-from tests.smtp.cases import DELIVERY, ScriptedTestCase
 from tests.smtp import Session, in_turn
+from tests.smtp.cases import DELIVERY, ScriptedTestCase
 
 
 class StopRequestTests(SimpleTestCase):
