@@ -275,7 +275,7 @@ class ConnectTests(SimpleTestCase):
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             with _resolving("127.0.0.1", 9, 9), self.assertRaises(ConnectionRefusedError):
-                self.connection(timeout=5).connect("nowhere", 25)
+                DeliverySMTP("nowhere", 25, deadline=Deadline())
             gc.collect()
         self.assertEqual([str(warning.message) for warning in warned], [])
 
