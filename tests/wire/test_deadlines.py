@@ -195,6 +195,12 @@ class HangTests(ScriptedTestCase):
         self.serve(always("MAIL", smtp.endless))
         self.assertOver(self.backend(timeout=60))
 
+    def test_time_out_of_a_drain_is_not_kept(self) -> None:
+        self.serve()
+        self.enqueue("a")
+        backend = self.backend(timeout=None)
+        self.assertEqual((self.drain(backend).sent, backend.timeout), (1, None))
+
     @override_settings(MAIL_QUEUE_LEASE=1)
     def test_next_message_has_time_of_its_own(self) -> None:
         self.serve(in_turn(MAIL=[smtp.hang]))

@@ -25,21 +25,22 @@ from mailqueue_backend.queues import open_queue
 from tests import smtp as server
 from tests.cases import message
 from tests.certificates import client_context, needs_openssl, server_context
-from tests.smtp import FullServer, ScriptedServer, in_turn
+from tests.smtp import FullServer, ScriptedServer, always, in_turn
+from tests.smtp.cases import ScriptedTestCase
 
 FAULTS: dict[str, Any] = {
     "4xx": "450 later",
     "5xx": "550 no",
     "421": "421 closing",
     # After these the connection is gone.
-    "FIN": server.fin,
-    "RST": server.rst,
-    "hang": server.hang,
-    "drip": server.drip,
-    "torn": server.torn,
-    "garbage": server.garbage,
-    "long": server.long_line,
-    "endless": server.endless,
+    "FIN": smtp.fin,
+    "RST": smtp.rst,
+    "hang": smtp.hang,
+    "drip": smtp.drip,
+    "torn": smtp.torn,
+    "garbage": smtp.garbage,
+    "long": smtp.long_line,
+    "endless": smtp.endless,
 }
 
 #: The outcome of each fault at each step, in the words of OUTCOMES; "stored" is a fault after the message was stored.
@@ -144,7 +145,7 @@ class Cell(NamedTuple):
         if self.stage == "all RCPT":
             return in_turn(RCPT=[fault] * (2 if self.fault in ("4xx", "5xx") else 1))
         if self.stage == "stored":
-            return in_turn(dot=[server.stored_then(fault)])
+            return in_turn(dot=[smtp.stored_then(fault)])
         if self.stage == "RSET":
             return in_turn(RSET=[fault], RCPT=["450 later", "450 later"])
         return in_turn(**{self.stage.split()[-1]: [fault]})
@@ -301,3 +302,16 @@ class ConnectTests(SimpleTestCase):
         with FullServer() as full:
             self.drain(full.port, 1)
         self.assertLess(time.monotonic() - began, 5)
+
+
+class ReplyTests(ScriptedTestCase):
+    def test_refused_reset_costs_the_connection(self) -> None:
+        self.serve(in_turn(RCPT=["450 later"], RSET=["450 no"]))
+        self.enqueue("a", "b")
+        report = self.failing_drain()
+        self.assertEqual((report.sent, report.requeued, self.smtp.connections), (1, 1, 2))
+
+    def test_long_replies_do_not_add_up(self) -> None:
+        self.serve(always("RCPT", f"250 {'x' * 4000}"))
+        self.enqueue(*map(str, range(20)))
+        self.assertEqual((self.drain().sent, self.smtp.connections), (20, 1))
