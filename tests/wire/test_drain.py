@@ -150,16 +150,18 @@ class FailureTests(MailTestCase):
                 return self.DOQUEUE
 
         enqueue("a")
-        with self.assertLogs("mailqueue_backend.delivery", "ERROR"):
+        with self.assertLogs("mailqueue_backend.delivery", "ERROR") as logged:
             self.assertEqual(drain(Faulty()).requeued, 1)
+        self.assertIn("cannot be stored as the hook left it", logged.output[0])
         self.assertEqual(drain().sent, 1)
 
     def test_unreadable_payload_is_set_aside_with_its_bytes(self) -> None:
         enqueue("a")
         self.queue.write(b"no pickle")
         enqueue("b")
-        with self.assertLogs("mailqueue_backend.delivery", "ERROR"):
+        with self.assertLogs("mailqueue_backend.delivery", "ERROR") as logged:
             report = drain()
+        self.assertIn("a payload of 9 bytes, is set aside in MAIL_QUEUE_DEAD", logged.output[0])
         self.assertEqual((report.sent, report.buried, report.length), (2, 1, 3))
         self.assertEqual(open_queue("MAIL_QUEUE_DEAD").read(), b"no pickle")
 

@@ -200,8 +200,9 @@ class QueueDownTests(TestCase):
             self.backend().send_messages([message()])
 
     def test_returns_0_when_it_shall_fail_silently(self) -> None:
-        with self.assertLogs("mailqueue_backend.storing", "WARNING"):
+        with self.assertLogs("mailqueue_backend.storing", "WARNING") as logged:
             self.assertEqual(self.backend(fail_silently=True).send_messages([message()]), 0)
+        self.assertIn("no answer", logged.output[0])
 
 
 @override_settings(EMAIL_BACKEND=BACKEND)
