@@ -33,14 +33,14 @@ FAULTS: dict[str, Any] = {
     "5xx": "550 no",
     "421": "421 closing",
     # After these the connection is gone.
-    "FIN": smtp.fin,
-    "RST": smtp.rst,
-    "hang": smtp.hang,
-    "drip": smtp.drip,
-    "torn": smtp.torn,
-    "garbage": smtp.garbage,
-    "long": smtp.long_line,
-    "endless": smtp.endless,
+    "FIN": server.fin,
+    "RST": server.rst,
+    "hang": server.hang,
+    "drip": server.drip,
+    "torn": server.torn,
+    "garbage": server.garbage,
+    "long": server.long_line,
+    "endless": server.endless,
 }
 
 #: The outcome of each fault at each step, in the words of OUTCOMES; "stored" is a fault after the message was stored.
@@ -145,7 +145,7 @@ class Cell(NamedTuple):
         if self.stage == "all RCPT":
             return in_turn(RCPT=[fault] * (2 if self.fault in ("4xx", "5xx") else 1))
         if self.stage == "stored":
-            return in_turn(dot=[smtp.stored_then(fault)])
+            return in_turn(dot=[server.stored_then(fault)])
         if self.stage == "RSET":
             return in_turn(RSET=[fault], RCPT=["450 later", "450 later"])
         return in_turn(**{self.stage.split()[-1]: [fault]})
