@@ -49,7 +49,7 @@ class SiteBackend(QueuedEmailBackend):
 
 @contextmanager
 def on_the_root_logger(handler: logging.Handler, level: int) -> Iterator[None]:
-    """Let a handler have what any logger says from that level on, and nobody else."""
+    """Pass the records of every logger, from this level on, to one handler only."""
     handler.setLevel(level)
     with (
         mock.patch.object(logging.getLogger(), "handlers", [handler]),

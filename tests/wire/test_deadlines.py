@@ -294,6 +294,6 @@ class ConnectTests(SimpleTestCase):
 
 
 def _resolving(address: str, *ports: int) -> Any:
-    """Have each name resolved to these ports of an address."""
+    """Resolve each name to these ports of an address."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for port in ports]
     return mock.patch.object(socket, "getaddrinfo", return_value=found)

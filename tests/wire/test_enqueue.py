@@ -230,7 +230,7 @@ class TransactionTests(TransactionTestCase):
 
 
 def _refuse_insert(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-    """Have the database itself refuse, as it does when a table is missing."""
+    """Make the database itself refuse, as it does when a table is missing."""
     return execute(sql.replace("INTO", "INTO missing_", 1) if sql.startswith("INSERT") else sql, params, many, context)
 
 

@@ -174,13 +174,13 @@ class DeliveryTests(MailTestCase):
 
 
 def as_sent(recipient: str) -> str:
-    """Give an address as RCPT has it: without a name, its domain in ASCII."""
+    """Return an address as RCPT has it: without a name, its domain in ASCII."""
     local, at, domain = parseaddr(recipient)[1].rpartition("@")
     return local + at + domain.encode("idna").decode()
 
 
 def comparable(kind: str, *summaries: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Give the summaries without what Django itself has changed."""
+    """Return the summaries without what Django itself has changed."""
     if kind in DJANGO_DIFFERS:
         for each in summaries:
             DJANGO_DIFFERS[kind][0](each)

@@ -73,7 +73,7 @@ class MailersTestCase(MailTestCase):
         self.assertEqual((sorted(self.inbox.subjects), sorted(self.other.subjects)), (sorted(inbox), sorted(other)))
 
     def stored(self) -> list[dict[str, Any]]:
-        """Take all messages out of the queue, and give what is ours of each."""
+        """Take all messages out of the queue, and return the Meta of each."""
         return [loads(payload).extra[META_KEY] for payload in self.queue.read_many(100)]
 
 

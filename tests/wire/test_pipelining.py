@@ -36,7 +36,7 @@ class PipelineTestCase(ScriptedTestCase):
         self.serve(both(script, always("MAIL", note)), extensions=PIPELINING)
 
     def pipelined(self) -> list[bool]:
-        """Tell for each message whether it was."""
+        """Return for each message whether it was."""
         return [commands[-1:] == ["DATA"] for commands in self.behind]
 
 
