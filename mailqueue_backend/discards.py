@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.files import locks
 
@@ -107,19 +107,34 @@ def attach_handler() -> DiscardLogHandler:
     return handler
 
 
-def log_discard(
-    created: object, sender: object, recipients: Iterable[object], subject: object, error: object, id: str
-) -> None:
+class Discard(NamedTuple):
+    """A message, or one recipient of it, that is given up."""
+
+    #: "Message Expired", "Message Refused", "Message Unsendable" or "Recipient Refused".
+    what: str
+    created: object
+    subject: object
+    sender: object
+    recipients: Iterable[object]
+    error: object
+    id: str
+    #: None: it has none.
+    message_id: object = None
+
+
+def log_discard(discard: Discard) -> None:
     """Write the line for a message that is given up. Raises DiscardLogError if it cannot be written."""
     try:
         LOGGER.warning(
-            "Message Expired. Created:%s, Subject: %s, From:%s, To:%s. Error: %s. Id: %s",
-            created,
-            subject,
-            sender,
-            ", ".join(map(str, recipients)),
-            error,
-            id,
+            "%s. Created:%s, Subject: %s, From:%s, To:%s. Error: %s. Id: %s. Message-ID: %s",
+            discard.what,
+            discard.created,
+            discard.subject,
+            discard.sender,
+            ", ".join(map(str, discard.recipients)),
+            str(discard.error).rstrip("."),
+            discard.id,
+            discard.message_id or "none",
         )
     except interrupts():
         raise

@@ -23,9 +23,8 @@ def names_of(addresses: Iterable[str], recipients: Sequence[str]) -> list[str]:
 
 
 def with_addresses(recipients: Sequence[str], addresses: Iterable[str]) -> list[str]:
-    """Return the recipients, followed by the addresses that match none of them."""
-    known = set(map(_as_sent, recipients))
-    return [*dict.fromkeys(recipients), *(address for address in addresses if _as_sent(address) not in known)]
+    """Return the recipients, each address once, and those of the addresses that belong to none of them."""
+    return list({_as_sent(each): each for each in reversed([*recipients, *addresses])}.values())[::-1]
 
 
 def _as_sent(recipient: str) -> str:

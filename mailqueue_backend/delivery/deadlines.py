@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -25,12 +25,18 @@ class _Timer:
         self.fired = False
 
 
+#: Seconds that a server has to answer the final dot (RFC 5321, section 4.5.3.2.6).
+DOT_SECONDS = 600
+
+
 class Deadline:
     """The time that one session has for one message, and the socket that is shut down when it is over."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._timer = _Timer(math.inf)
+        #: Called when the whole message is about to be sent; returns the seconds that the server has to answer.
+        self.on_dot: Callable[[], float] = lambda: DOT_SECONDS
 
     @property
     def fired(self) -> bool:
@@ -57,6 +63,11 @@ class Deadline:
     def clear(self) -> None:
         """Stop counting."""
         self._timer.at = math.inf
+
+    def extend_for_dot(self) -> None:
+        """Leave the server more time to answer, if there is a deadline: the whole message is about to be sent."""
+        if self._timer.at < math.inf:
+            self.start(self.on_dot())
 
     @contextmanager
     def shortened(self, seconds: float) -> Iterator[None]:

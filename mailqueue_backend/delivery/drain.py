@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from threading import Thread
@@ -15,6 +16,7 @@ from typing import Any
 
 from django.db import connections
 
+from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..settings import conf
 from .deadlines import Watchdog
@@ -25,6 +27,8 @@ from .mailer import Mailer
 from .policy import NOT_TRIED
 from .report import Report
 from .session import Session
+from .troubles import Troubles
+from .words import duration
 from .worker import Worker
 
 logger = get_logger("delivery")
@@ -44,8 +48,10 @@ class Drain:
         self.report = Report()
         self._options = backend.options
         self._queue = backend.que
-        by_backend = {id(each): Mailer(each) for each in mailers.values()}
-        self._main = by_backend.get(id(backend)) or Mailer(backend)
+        troubles = self._options.troubles or Troubles()
+        backends = {id(each): each for each in (backend, *mailers.values())}
+        by_backend = {key: Mailer(each, troubles, is_only=len(backends) == 1) for key, each in backends.items()}
+        self._main = by_backend[id(backend)]
         self._mailers = {alias: by_backend[id(each)] for alias, each in mailers.items()}
 
     def run(self) -> Report:
@@ -65,9 +71,26 @@ class Drain:
                 pool.close()
         finally:
             pool.close()
+        self._conclude(pool)
         if pool.error is not None:
             raise pool.error
         return self.report
+
+    def _conclude(self, pool: WorkerPool) -> None:
+        """Log why messages wait, and complete the report."""
+        self.report.recipients_given_up = sum(worker.recipients_given_up for worker in pool.workers)
+        oldest = min((worker.oldest for worker in pool.workers), default=math.inf)
+        is_left = not self._options.stop.asked and self.report.tried < self.report.length
+        with suppress(QueueUnavailable):
+            waiting = self._queue.counts().waiting
+            age = duration(time.time() - min(oldest, time.time()))
+            text = (
+                f"1 message waits, since {age}."
+                if waiting == 1
+                else f"{waiting} messages wait, the oldest since {age}."
+            )
+            for mailer in {self._main, *self._mailers.values()}:
+                mailer.end(is_left, text)
 
     def _can_go_on(self) -> bool:
         """Return whether the stop is not forced and at least one mailer of this queue is not blocked."""
@@ -104,7 +127,7 @@ class WorkerPool:
         self._feed = feed
         self._watchdog = watchdog
         self._make_worker = make_worker
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
         self._threads: list[Thread] = []
 
     def run(self) -> None:
@@ -118,8 +141,9 @@ class WorkerPool:
         if self._threads:
             self._feed.serve(self)
         else:
-            self._workers.append(self._make_worker(True))
-            self._workers[0].run(iter(self._feed.next, None), self._feed.outbox.put)
+            self.workers.append(self._make_worker(True))
+            self.workers[0].on_dot = self._feed.in_flight.extend_for_dot
+            self.workers[0].run(iter(self._feed.next, None), self._feed.outbox.put)
 
     def close(self) -> None:
         """Wait for each worker to finish its message, close the connections, and settle. May be called again."""
@@ -127,7 +151,7 @@ class WorkerPool:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        for worker in self._workers:
+        for worker in self.workers:
             worker.close()
         self._watchdog.stop()
         self._feed.close()
@@ -143,16 +167,16 @@ class WorkerPool:
 
     def start(self) -> None:
         """Start the first worker, or the others once a worker has connected, which shows that the server answers."""
-        while len(self._threads) < (self.size if any(worker.has_connected for worker in self._workers) else 1):
+        while len(self._threads) < (self.size if any(worker.has_connected for worker in self.workers) else 1):
             worker = self._make_worker(not self._threads)
             thread = Thread(target=self._run, args=[worker], name=f"mailqueue-worker-{len(self._threads)}")
-            self._workers.append(worker)
+            self.workers.append(worker)
             self._threads.append(thread)
             try:
                 thread.start()
             except RuntimeError as error:
                 self._threads.remove(thread)
-                self._workers.remove(worker)
+                self.workers.remove(worker)
                 self.size = len(self._threads)
                 logger.warning("The drain goes on with %d workers: %s", max(self.size, 1), error)
                 return

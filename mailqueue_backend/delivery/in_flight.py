@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..queues.base import Exchange, MessageQueue, Settlement
+from .deadlines import DOT_SECONDS
 from .limits import Quota
 from .policy import DELIVERED, NOT_TRIED, RETURNED
 from .report import Report
@@ -122,11 +124,24 @@ class InFlight:
         if any(not each.is_started and now - each.reserved_at > longest for each in self._deliveries.values()):
             # This process was suspended for a long time.
             self._drop_unstarted()
-        stale = [each for each in self._deliveries.values() if not each.is_started and self.is_stale(each)]
+        waiting = [each for each in self._deliveries.values() if each.is_at_dot or not each.is_started]
+        stale = [each for each in waiting if self.is_stale(each)]
         if stale:
             for delivery in stale:
                 delivery.reserved_at = monotonic()
             retry_while_unavailable(lambda: self._consumer.extend([each.reservation for each in stale]))
+
+    def extend_for_dot(self, delivery: Delivery) -> float:
+        """Renew the lease of a message that is about to be sent whole, if it is aging.
+
+        Return the seconds that the server has to answer. For a worker in the feed's own thread.
+        """
+        if self.is_stale(delivery):
+            with suppress(QueueUnavailable):
+                renewed_at = monotonic()
+                self._consumer.extend([delivery.reservation])
+                delivery.reserved_at = renewed_at
+        return min(DOT_SECONDS, delivery.reserved_at + self._lease - monotonic())
 
     def is_stale(self, delivery: Delivery) -> bool:
         """Return whether too little is left of a message's lease to start it."""
@@ -210,5 +225,5 @@ def retry_while_unavailable(operation: Callable[[], T], keep_trying: Callable[[]
             pause = next(pauses, PAUSES[-1] if keep_trying() else None)
             if pause is None:
                 raise
-            logger.warning("The queue is unavailable, trying again in %s s: %s", pause, error)
+            logger.info("The queue is unavailable, trying again in %s s: %s", pause, error)
         time.sleep(pause)

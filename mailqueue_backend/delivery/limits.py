@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from ..settings import conf
+from .troubles import Troubles
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: Seconds between two checks for a stop request while StopRequest.wait() sleeps.
@@ -78,6 +79,8 @@ class DrainOptions:
     workers: int | None = None
     #: Through it, another thread or a signal handler can stop the drain.
     stop: StopRequest = field(default_factory=StopRequest)
+    #: What was already said, for drains that follow each other. None: each drain says everything.
+    troubles: Troubles | None = None
 
 
 class Quota:

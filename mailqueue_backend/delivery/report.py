@@ -39,6 +39,8 @@ class Report:
     discarded: int = 0
     #: Set aside in the dead queue.
     buried: int = 0
+    #: Recipients who were given up while others have the message.
+    recipients_given_up: int = 0
 
     @property
     def tried(self) -> int:

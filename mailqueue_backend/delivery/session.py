@@ -1,14 +1,12 @@
-"""One worker's connection to one mailer. It carries one message after the other."""
+"""One worker's deliveries through one mailer: message after message, over one connection as long as it lasts."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
-from enum import Enum
-from smtplib import SMTPSenderRefused, SMTPServerDisconnected
-from threading import local
+from email.utils import parseaddr
+from smtplib import SMTPRecipientsRefused
 from typing import Any
 
 from django.core.mail import EmailMessage
@@ -16,43 +14,30 @@ from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 
 from ..envelope import Meta
 from ..errors import interrupts
-from ..logs import get_logger
-from ..transport.connection import DeliveryMixin, Transcript
-from ..transport.pipelining import OutOfStep
+from ..transport.connection import Transcript
 from ..transport.rendering import with_encoded_attachments
 from .addressing import addressed_to, names_of, plain_text, with_addresses
+from .answers import Answer
 from .deadlines import Deadline
 from .limits import StopRequest
-from .mailer import Mailer
-from .policy import Attempt, Refusal, judge
+from .link import Link, State
+from .mailer import Mailer, Refused
+from .policy import Attempt, Refusal, judge, lines_of
 from .report import DOQUEUE, SENT, Outcome
+from .retries import Retries
+from .verdict import Verdict
+from .words import in_words
 
-logger = get_logger("delivery")
-
-#: Maximum number of messages per connection; a common limit of servers.
-MESSAGES_PER_CONNECTION = 100
-#: Socket timeout in seconds, if none is configured.
+#: Seconds to connect, and socket timeout of backends other than ours, if none is configured.
 TIMEOUT = 60
-#: Replies to MAIL that may only mean that the connection has carried enough messages.
-_CONNECTION_EXHAUSTED = (421, 452)
 #: The error of a message if the backend returns that it sent none.
 NOT_SENT = "nobody to send it to, or not sent"
 
-#: Django's method. While a test patches it, the session does not connect: nothing may be sent, and no server exists.
-_SEND_MESSAGES = SMTPBackend.send_messages
+#: The error of recipients for whom an override has not sent the message, after others were refused.
+NOT_ASKED = "not sent yet, since another recipient was refused"
+
 #: Django's method. Attachments are encoded in advance only if the backend uses it, since an override may read them.
 _SEND = vars(SMTPBackend)["_send"]
-
-#: ``message`` is the message that this thread is delivering, which must not be queued again.
-in_delivery = local()
-
-
-class State(Enum):
-    """The state of a session's connection."""
-
-    CLOSED = "no connection"
-    OPEN = "a connection, which may carry the next message"
-    REFUSED = "could not connect while other sessions are connected; do not retry"
 
 
 class Session:
@@ -65,17 +50,13 @@ class Session:
         self.mailer = mailer
         self.backend = backend
         self.deadline = deadline
-        self.state = State.CLOSED
-        #: Whether the session has ever connected, which shows that the server answers.
-        self.has_connected = False
-        #: Whether the session itself is connecting or sending, so that a call of backend.open() is part of that.
-        self.is_busy = False
+        self.link = Link(mailer, backend, deadline)
         self._stop = stop
-        #: Messages that the connection has carried, delivered or not, except those whose MAIL was refused.
-        self._carried = 0
         self._fail_silently, self._timeout = backend.fail_silently, getattr(backend, "timeout", TIMEOUT)
         backend.fail_silently = False
-        if self._timeout is None:
+        #: Whether no timeout is configured, so that each step may take as long as RFC 5321 has it.
+        self.waits_as_rfc = self._timeout is None
+        if self.waits_as_rfc:
             backend.timeout = TIMEOUT
         backend._session = self
         self.begin()
@@ -88,209 +69,147 @@ class Session:
         """
         self._reopen = reopen
         self.meta = meta
+        #: The envelope sender, as far as the message tells.
+        self._sender = ""
         #: The copy that is sent.
         self._message: Any = None
         #: The server's replies to this message.
         self.transcript = Transcript()
         #: The outcome that send() or fail() decided; None: not decided.
         self.outcome: Outcome | None = None
-        #: Whether it was not tried: the mailer is blocked, this session cannot connect, or the drain was told to abort.
+        #: Recipients who were given up.
+        self.given_up = 0
+        #: Whether it was not tried: the mailer or the sender has to wait, this session cannot connect, or the drain was
+        #: told to abort.
         self.not_tried = False
-        #: Whether no connection could be made for it.
-        self._connection_failed = False
+        self.link.has_failed = False
 
     def close(self) -> None:
         """Close the connection, and make the backend only queue again. May be called again."""
         if self.backend._session is self:
-            self._hang_up()
+            self.link.hang_up()
             self.backend.fail_silently = self._fail_silently
-            if self._timeout is None:
+            if self.waits_as_rfc:
                 self.backend.timeout = None
             self.backend._session = None
-
-    # one message
 
     def send(self, message: Any, expired: datetime, fields: dict[str, Any]) -> Outcome:
         """Try to deliver a message, and return the outcome. Record it in ``fields``, and log what is given up."""
         if self.meta is None:
             self.meta = Meta.read(fields)
-        return self._decide(message, expired, fields, self._try(message))
+        self._sender = parseaddr(str(getattr(message, "from_email", "")))[1]
+        reason = self.mailer.reason_to_wait(self._sender)
+        attempt = self._attempt(message) if reason is None else Attempt(error=reason, reached=False)
+        return self._decide(message, expired, fields, attempt)
 
     def fail(self, message: Any, expired: datetime, fields: dict[str, Any], error: Exception) -> Outcome:
         """Return the outcome of a message whose hook raised ``error``: what send() decided, or else a failure."""
         if self.outcome is not None:
             return self.outcome
-        return self._decide(message, expired, fields, self._read_transcript(error))
+        attempt = self._attempt_after(error)
+        attempt.error = attempt.error and in_words(attempt.error)  # its traceback is logged already
+        return self._decide(message, expired, fields, attempt)
 
     def recipients(self) -> list[str]:
         """Return the recipients that are to get the message, as the message spells them."""
         assert self.meta is not None
         if self.meta.remaining is not None:
-            return self.meta.remaining
+            return with_addresses(self.meta.remaining, ())
         names = map(plain_text, self._message.recipients() if isinstance(self._message, EmailMessage) else ())
         return with_addresses(list(names), self.transcript.recipients)
 
     def _decide(self, message: Any, expired: datetime, fields: dict[str, Any], attempt: Attempt) -> Outcome:
         assert self.meta is not None
-        is_aborted = self._stop.forced_by is not None and attempt.error is not None and not attempt.accepted
-        if attempt.error is None and not attempt.refused:
+        lets_go = self._stop.forced_by is not None and attempt.error is not None
+        if attempt.is_delivered:
+            self.mailer.note_accepted(self._sender)
             self.outcome = SENT
-        elif is_aborted or self.state is State.REFUSED:
+        elif (lets_go or self.link.state is State.REFUSED) and not attempt.accepted:
             self.outcome, self.not_tried = DOQUEUE, True
         else:
-            self.outcome = judge(message, self.meta, fields, expired, attempt)
-            self.not_tried = self._connection_failed and self.outcome == DOQUEUE
+            judgement = judge(message, self.meta, fields, expired, attempt)
+            self.outcome, self.given_up = judgement.outcome, judgement.given_up
+            self.not_tried = not attempt.reached and self.outcome == DOQUEUE
+            if attempt.reached:
+                self._note(attempt, lines_of(message, self.meta, attempt, judgement))
         return self.outcome
 
-    def _try(self, message: Any) -> Attempt:
-        try:
-            sent = self._send_with_retry(message)
-        except interrupts():
-            raise
-        except Exception as error:  # noqa: BLE001 - any error of rendering or transport; the policy logs it
-            return self._read_transcript(error)
-        if self.transcript.refused:
-            return self._read_transcript(None)
-        # None is no failure: other backends than SMTP, and an overridden _send(), may return it.
-        return Attempt(error=NOT_SENT if sent == 0 and not self.transcript.accepted else None)
+    def _note(self, attempt: Attempt, lines: list[str]) -> None:
+        """Tell the mailer of a message that was refused, or that only some recipients have."""
+        assert self.meta is not None
+        if attempt.accepted:
+            self.mailer.note_accepted(self._sender)
+        if attempt.accepted or attempt.doubt is None:
+            self.mailer.report(self.meta.id, lines, attempt.error)
+        else:
+            domains = {address.rpartition("@")[2].lower() for address in self.transcript.recipients}
+            self.mailer.note_refused(Refused(self._sender, attempt.doubt, self.meta.id, domains, lines), attempt.error)
 
-    def _read_transcript(self, error: Exception | None) -> Attempt:
-        """Return the attempt that the transcript and the error describe, with recipients as the message spells them."""
-        if not self.transcript.accepted and not self.transcript.refused:
-            return Attempt(error=error, has_connected=not self._connection_failed)
-        recipients, replies = self.recipients(), self.transcript.refused
+    def _attempt(self, message: Any) -> Attempt:
+        """Send a message in as many transactions as may help."""
+        self.transcript = Transcript()
+        retries = Retries(self.mailer, self.link, self.transcript)
+        while True:
+            sent, error = None, None
+            try:
+                sent = self._transact(message, retries)
+            except interrupts():
+                raise
+            except Exception as caught:  # noqa: BLE001 - rendering and transport are not ours; the policy judges it
+                error = caught
+            answer = Answer(self.transcript, error)
+            if self._stop.forced_by is not None or self.deadline.fired or not retries.goes_on(answer):
+                break
+        if error is None and sent == 0 and not (self.transcript.accepted or self.transcript.refused):
+            # Other backends than SMTP may return None, and an overridden _send() too.
+            return Attempt(error=NOT_SENT)
+        return self._attempt_after(error)
+
+    def _attempt_after(self, error: Exception | None) -> Attempt:
+        """Return the attempt that the transcript and ``error`` describe, recipients spelled as in the message."""
+        answer = Answer(self.transcript, error)
+        if not self.transcript.accepted:
+            if self.link.has_failed:
+                return Attempt(error=error, reached=False)
+            blocking = next((reply for reply in answer.replies() if reply.verdict is Verdict.BLOCKED), None)
+            if blocking is not None:
+                self.mailer.blocked = blocking
+            # Others may have been refused alike while this message was under way.
+            reason = blocking or (answer.doubt and self.mailer.paused.get(self._sender))
+            if reason:
+                return Attempt(error=reason, reached=False)
+        if not self.transcript.accepted and not answer.refused:
+            return Attempt(error=error, reply=answer.reply, doubt=answer.doubt)
+        recipients = self.recipients()
+        names = names_of(answer.refused, recipients)
+        refusals = [Refusal(name, reply) for name, reply in zip(names, answer.refused.values(), strict=True)]
         accepted = names_of(self.transcript.accepted, recipients)
-        refused = [
-            Refusal(name, code, reply.decode("utf-8", "replace"))
-            for name, (code, reply) in zip(names_of(replies, recipients), replies.values(), strict=True)
-        ]
-        return Attempt(recipients, accepted, refused, error)
+        others: object = error
+        if isinstance(error, SMTPRecipientsRefused):
+            # It concerns those who were refused; an override may have sent to one after the other.
+            is_answered = not set(recipients) - set(accepted) - set(names)
+            others = None if is_answered else str(answer.reply or NOT_ASKED)
+        return Attempt(recipients, accepted, refusals, others, answer.reply, answer.doubt)
 
-    def _send_with_retry(self, message: Any) -> Any:
-        """Send a message; if the connection may be the cause of an error, send it once more over a new one."""
-        try:
-            return self._send_once(message if self._reopen else _deepcopy(message))
-        except OutOfStep:
-            self.mailer.pipelining = False
-            if self.transcript.accepted:
-                raise
-        except SMTPSenderRefused as error:
-            if error.smtp_code not in _CONNECTION_EXHAUSTED or not self._carried or self.transcript.accepted:
-                raise
-        self._hang_up()
-        return self._send_once(self._reopen() if self._reopen else _deepcopy(message))
-
-    def _send_once(self, message: Any) -> Any:
-        """Send a message over a usable connection, and return what the backend's send_messages() returns."""
-        self._message, self.transcript = message, Transcript()
+    def _transact(self, message: Any, retries: Retries) -> Any:
+        """Send a fresh copy of a message to those recipients who are still to get it."""
+        if self._reopen is None:
+            message = _deepcopy(message)
+        elif retries.count:
+            message = self._reopen()
+        self._message = message
         if getattr(message, "attachments", None) and getattr(type(self.backend), "_send", None) is _SEND:
             message = with_encoded_attachments(message)
         if self.meta is not None and self.meta.remaining is not None:
             message = addressed_to(message, self.meta.remaining)
-        if SMTPBackend.send_messages is _SEND_MESSAGES:
-            self.connect()
-        self._carried += 1
-        sent: Any = None
-        self.is_busy, in_delivery.message = True, message
-        try:
-            sent = self.backend._send_now(message)
-        except SMTPSenderRefused:
-            self._carried -= 1
-            raise
-        finally:
-            self.is_busy, in_delivery.message = False, None
-            connection = getattr(self.backend, "connection", None)
-            if connection.in_transaction if isinstance(connection, DeliveryMixin) else not sent:
-                self._drop()
-        return sent
-
-    # the connection
-
-    def connect(self) -> None:
-        """Ensure a usable connection. Raises the error of open(), now or when the mailer was blocked."""
-        connection = getattr(self.backend, "connection", None)
-        if self.state is State.OPEN:
-            self._retire_connection(connection)
-        if self.state is not State.OPEN:
-            connection = self._open()
-        if isinstance(connection, DeliveryMixin):
-            connection.transcript, connection.may_pipeline = self.transcript, self.mailer.pipelining
-
-    def _retire_connection(self, connection: Any) -> None:
-        """Close a connection that is broken, or that has carried MESSAGES_PER_CONNECTION."""
-        if isinstance(connection, DeliveryMixin):
-            usable = connection.usable()
-        else:
-            usable = not isinstance(self.backend, SMTPBackend) or bool(getattr(connection, "sock", True))
-        if not usable:
-            self._drop()
-        elif self._carried >= MESSAGES_PER_CONNECTION:
-            self._hang_up()
-
-    def _open(self) -> Any:
-        """Open the backend, and return its connection. A failure blocks the mailer, unless others are connected."""
-        if self.mailer.blocked is not None:
-            self._connection_failed = True
-            raise self.mailer.blocked.with_traceback(None)
-        if self.deadline.fired:
-            raise SMTPServerDisconnected("The time for this message is over")
-        self.is_busy = True
-        try:
-            self.backend.open()
-            connection = getattr(self.backend, "connection", None)
-            if isinstance(connection, DeliveryMixin):
-                # Do it now: a refused EHLO blocks the mailer, and is not a refusal of the message.
-                connection.ehlo_or_helo_if_needed()
-            self.state, self.has_connected, self._carried = State.OPEN, True, 0
-            self.mailer.connected.add(self)
-        except interrupts():
-            raise
-        except Exception as error:
-            if self.deadline.fired and self.has_connected:
-                raise  # the message used up its time; the server may be fine
-            self._connection_failed = True
-            if self.mailer.note_failed_connection(self, error):
-                self.state = State.REFUSED
-            raise
-        finally:
-            self.is_busy = False
-            if self.state is not State.OPEN:
-                # The connection may lack TLS or the login.
-                self._drop()
-        return connection
-
-    def _hang_up(self) -> None:
-        """Close the connection; ignore errors."""
-        self._mark_closed()
-        try:
-            self.backend.close()
-        except interrupts():
-            raise
-        except Exception:  # a site's backend may raise anything
-            logger.debug("Closing the connection failed.", exc_info=True)
-
-    def _drop(self) -> None:
-        """Close the connection without QUIT, even if it is only partly open."""
-        self._mark_closed()
-        for name in ("connection", "_partial_connection"):
-            connection = getattr(self.backend, name, None)
-            if connection is not None and isinstance(self.backend, SMTPBackend):
-                setattr(self.backend, name, None)
-                with suppress(OSError):
-                    connection.close()
-        self.deadline.release()
-
-    def _mark_closed(self) -> None:
-        if self.state is State.OPEN:
-            self.state = State.CLOSED
-        self.mailer.connected.discard(self)
+        return self.link.transact(message, self.transcript, retries.may_pipeline)
 
 
 def _deepcopy(message: Any) -> Any:
-    """Return a copy of a message, so that rendering does not change the original."""
+    """Copy a message so that whatever renders it leaves no marks on it."""
     try:
         return copy.deepcopy(message)
     except interrupts():
         raise
-    except Exception:  # noqa: BLE001 - a hook may attach anything to it
+    except Exception:  # noqa: BLE001 - a hook may hang anything on it
         return copy.copy(message)

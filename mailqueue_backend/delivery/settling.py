@@ -22,6 +22,8 @@ class Delivery:
     reserved_at: float
     #: Whether a worker has taken it.
     is_started: bool = False
+    #: Whether the server may take ten minutes to answer, so that the feed has to renew the lease.
+    is_at_dot: bool = False
     #: The worker's decision; None: not finished.
     disposition: Disposition | None = None
     #: How the queue is to settle it; None: not decided.

@@ -5,6 +5,7 @@ An error in one message never stops the worker: it is logged, and the message is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -16,6 +17,8 @@ from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
 from ..settings import conf
 from .addressing import names_of
+from .deadlines import DOT_SECONDS
+from .link import State
 from .mailer import Mailer
 from .policy import (
     DELIVERED,
@@ -27,11 +30,12 @@ from .policy import (
     bury,
     judge,
     leave,
+    lines_of,
     retry,
     retry_delay,
 )
 from .report import Outcome
-from .session import Session, State
+from .session import Session
 from .settling import Delivery
 
 logger = get_logger("delivery")
@@ -64,6 +68,12 @@ class Worker:
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
+        #: Called when a message is about to be sent whole; returns the seconds that the server has to answer.
+        self.on_dot = mark_at_dot
+        #: Recipients who were given up while others have the message.
+        self.recipients_given_up = 0
+        #: When the oldest message was queued that was opened and not delivered, in seconds since 1970.
+        self.oldest = math.inf
         #: The current delivery, or the last one.
         self.delivery: Delivery | None = None
         #: The session of the current message; None: it has none yet.
@@ -97,7 +107,7 @@ class Worker:
     @property
     def has_connected(self) -> bool:
         """Whether any of the sessions has ever connected."""
-        return any(session.has_connected for session in list(self._sessions.values()))
+        return any(session.link.has_connected for session in list(self._sessions.values()))
 
     def _deliver(self, delivery: Delivery) -> Disposition:
         reservation = delivery.reservation
@@ -118,12 +128,14 @@ class Worker:
             outcome = self._requeue_unroutable(envelope, fields)
         else:
             outcome = self._call_hook(session, envelope, fields, reservation.payload)
+            self.recipients_given_up += session.given_up
         if outcome.sent:
             return DELIVERED
+        self.oldest = min(self.oldest, envelope.meta.epoch(envelope.created))
         if not outcome.requeue:
             return DISCARDED
         if session is not None and session.not_tried:
-            return RETURNED if session.state is State.REFUSED else NOT_TRIED
+            return RETURNED if session.link.state is State.REFUSED else NOT_TRIED
         return self._retry(session, envelope, fields, reservation.payload)
 
     def _find_session(self, alias: str | None) -> Session | None:
@@ -140,6 +152,8 @@ class Worker:
         """Deliver through the hook. An error that it raises fails the message, unless the session has an outcome."""
         session.begin(None if session.mailer.has_own_hook else partial(_reopen, payload), envelope.meta)
         self._session = session
+        assert self.delivery is not None
+        session.deadline.on_dot = partial(self.on_dot, self.delivery)
         session.deadline.start(self._seconds)
         try:
             return Outcome(*session.backend._send_queued_messages(envelope.email, self._expired, fields))
@@ -157,7 +171,10 @@ class Worker:
         error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
         if alias is None:
             error = "it does not say by which mailer it was sent, and 'default' does not queue here"
-        return judge(envelope.email, envelope.meta, fields, self._expired, Attempt(error=error))
+        attempt = Attempt(error=error)
+        judgement = judge(envelope.email, envelope.meta, fields, self._expired, attempt)
+        self._main.report(envelope.meta.id, lines_of(envelope.email, envelope.meta, attempt, judgement))
+        return judgement.outcome
 
     def _retry(
         self, session: Session | None, envelope: Envelope, fields: dict[str, Any], payload: bytes
@@ -190,6 +207,12 @@ class Worker:
         meta = loads(payload, self._keys).meta
         meta.remaining = remaining
         return _retry_as_stored(payload, meta)
+
+
+def mark_at_dot(delivery: Delivery) -> float:
+    """Have the feed's thread renew the lease until the server has answered."""
+    delivery.is_at_dot = True
+    return DOT_SECONDS
 
 
 def _reopen(payload: bytes) -> Any:

@@ -16,6 +16,7 @@ from ..delivery.limits import DrainOptions
 from ..delivery.mailer import Mailer
 from ..delivery.report import DOQUEUE, NOQUEUE, SENT, DrainResult, Report
 from ..delivery.session import Session
+from ..delivery.troubles import Troubles
 from ..discards import attach_handler
 from ..envelope import Envelope, dumps
 from ..errors import QueueUnavailable
@@ -148,7 +149,7 @@ class QueueingMixin(BaseEmailBackend):
         """
         if self._session is not None:
             return self._session.send(email_message, expired, email_message_dict)
-        session = Session(Mailer(self), self, Deadline(), self.options.stop)
+        session = Session(Mailer(self, Troubles()), self, Deadline(), self.options.stop)
         try:
             return session.send(email_message, expired, email_message_dict)
         finally:
@@ -162,9 +163,9 @@ class QueueingMixin(BaseEmailBackend):
         """Connect if a drain is delivering; otherwise do nothing, since storing needs no connection."""
         if self._session is None:
             return None
-        if not self._session.is_busy:
+        if not self._session.link.is_busy:
             # A hook sends with the extended backend: it uses the session's connection.
-            self._session.connect()
+            self._session.link.connect()
         return super().open()
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
 from django.utils.timezone import get_current_timezone
 
-from ..delivery.session import in_delivery
+from ..delivery.link import in_delivery
 from ..envelope import Meta, identity, latest_epoch, naive_local
 from ..envelope.compat import CONNECTION
 from ..errors import ConfigurationError, UnstorableMessage, interrupts

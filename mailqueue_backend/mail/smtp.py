@@ -68,7 +68,7 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         extended = _CONNECTION_CLASSES.get(chosen)
         if extended is None or self._session is None:
             return chosen
-        return partial(extended, deadline=self._session.deadline)
+        return partial(extended, deadline=self._session.deadline, waits_as_rfc=self._session.waits_as_rfc)
 
     def _copy_for_worker(self) -> QueuedEmailBackend:
         duplicate: Any = super()._copy_for_worker()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import smtplib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 from .pipelining import PIPELINED_RECIPIENTS, OutOfStep, Reply, exchange, send_empty_message
 from .replies import REPLY_SIZE, Replies
@@ -15,6 +15,9 @@ from .sockets import Deadline, DeadlineSMTP
 QUIT_TIMEOUT = 5
 #: Bytes of a message per send(); the socket's timeout applies to each call.
 CHUNK = 64 * 1024
+#: Seconds to wait for the reply to a step, if the site configures no timeout (RFC 5321, section 4.5.3.2).
+STEP_TIMEOUTS = {"DATA": 120, "block": 180, "dot": 600}
+OTHER_STEPS_TIMEOUT = 300
 #: The reply of a server that closes the connection.
 _CLOSING = 421
 #: The replies that accept a recipient.
@@ -35,6 +38,10 @@ class Transcript:
         self.accepted: list[str] = []
         #: By refused recipient, the reply to RCPT.
         self.refused: dict[str, Reply] = {}
+        #: The last step of a transaction: "MAIL", "RCPT", "DATA", "block" (of the message) or "dot".
+        self.step: Literal["MAIL", "RCPT", "DATA", "block", "dot"] = "dot"
+        #: The recipients whom sendmail() is to leave out.
+        self.skip: Collection[str] = ()
 
 
 class DeliveryMixin(smtplib.SMTP):
@@ -42,8 +49,12 @@ class DeliveryMixin(smtplib.SMTP):
 
     file: Replies | None
 
-    def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, deadline: Deadline, waits_as_rfc: bool = False, **kwargs: Any) -> None:
         self._deadline = deadline
+        #: Whether each step has the timeout of RFC 5321, instead of one timeout for all.
+        self._waits_as_rfc = waits_as_rfc
+        #: Whether the last transaction was pipelined.
+        self.was_pipelined = False
         #: Whether to pipeline if the server announces PIPELINING.
         self.may_pipeline = True
         #: The transcript of the current message; the session sets a new one for each message.
@@ -61,6 +72,7 @@ class DeliveryMixin(smtplib.SMTP):
         if self.file is None:
             self.file = Replies(self.sock)
         self.file.budget = REPLY_SIZE
+        self._set_timeout(self.transcript.step if self.in_transaction else "")
         try:
             answer = super().getreply()
         except smtplib.SMTPServerDisconnected as error:
@@ -72,9 +84,14 @@ class DeliveryMixin(smtplib.SMTP):
             raise smtplib.SMTPServerDisconnected("The server does not speak SMTP")
         return answer
 
+    def _set_timeout(self, step: str) -> None:
+        if self._waits_as_rfc and self.sock is not None:
+            self.sock.settimeout(STEP_TIMEOUTS.get(step, OTHER_STEPS_TIMEOUT))
+
     def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """Begin a transaction; treat a connection that is lost here as a 421 reply."""
         self.in_transaction, self._accepted = True, []
+        self.transcript.step = "MAIL"
         try:
             return super().mail(sender, options)
         except smtplib.SMTPServerDisconnected as error:
@@ -82,6 +99,7 @@ class DeliveryMixin(smtplib.SMTP):
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
         """Add a recipient, and record the reply."""
+        self.transcript.step = "RCPT"
         answer = super().rcpt(recip, options)
         if answer[0] in _ACCEPTED:
             self._accepted.append(recip)
@@ -116,12 +134,17 @@ class DeliveryMixin(smtplib.SMTP):
         rcpt_options: Sequence[str] = (),
     ) -> dict[str, Reply]:
         """Send a message as smtplib does, but only once to each address. May also raise OutOfStep."""
-        recipients = self.transcript.recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
+        recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
+        by_address = dict(zip(map(smtplib.quoteaddr, recipients), recipients, strict=True))
+        self.transcript.recipients = list(by_address.values())
+        addresses = [address for address in self.transcript.recipients if address not in self.transcript.skip]
+        if recipients and not addresses:
+            return {}
         # Only RSET or the reply to the final dot ends the transaction; any other failure leaves it open.
         self.in_transaction = True
-        addresses = list(dict(zip(map(smtplib.quoteaddr, recipients), recipients, strict=True)).values())
         may_pipeline = self.may_pipeline and isinstance(msg, bytes) and len(addresses) <= PIPELINED_RECIPIENTS
-        if may_pipeline and not (mail_options or rcpt_options) and self.has_extn("pipelining"):
+        self.was_pipelined = may_pipeline and not (mail_options or rcpt_options) and self.has_extn("pipelining")
+        if self.was_pipelined:
             refused = self._pipeline(from_addr, addresses, msg)
         else:
             refused = super().sendmail(from_addr, addresses, msg, mail_options, rcpt_options)
@@ -131,6 +154,7 @@ class DeliveryMixin(smtplib.SMTP):
     def _pipeline(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, Reply]:
         """Send a message with pipelining; return and raise the same as smtplib's sendmail()."""
         self._accepted = []
+        self.transcript.step = "RCPT"
         to_mail, to_recipients, to_data = exchange(self, sender, recipients, len(message))
         refused: dict[str, Reply] = {}
         for recipient, answer in zip(recipients, to_recipients, strict=True):
@@ -140,6 +164,7 @@ class DeliveryMixin(smtplib.SMTP):
                 self._accepted.append(recipient)
         if to_mail[0] == 250:
             self.transcript.refused.update(refused)
+        self.transcript.step = "DATA"
         if to_data[0] == 354 and self._accepted:
             to_data = self.send_body(message)
             if to_data[0] == 250:
@@ -155,6 +180,7 @@ class DeliveryMixin(smtplib.SMTP):
 
     def data(self, msg: Any) -> Reply:
         """Send DATA and the message, and return the reply to the final dot. Raises SMTPDataError if DATA is refused."""
+        self.transcript.step = "DATA"
         self.putcmd("data")
         answer = self.getreply()
         if answer[0] != 354:
@@ -176,6 +202,8 @@ class DeliveryMixin(smtplib.SMTP):
         Raises OutOfStep if the server sends anything before the dot. If the reply is lost, the message may or may
         not have been accepted.
         """
+        self.transcript.step = "block"
+        self._set_timeout("block")
         start = 0
         while end := message.find(b"\n", start + CHUNK) + 1:
             self.send(_LEADING_DOT.sub(b"..", message[start:end]))
@@ -183,6 +211,8 @@ class DeliveryMixin(smtplib.SMTP):
         if self.file is not None and self.file.surplus():
             self.close()
             raise OutOfStep("The server sent a reply before the end of the message")
+        self.transcript.step = "dot"
+        self._deadline.extend_for_dot()
         self.send(_LEADING_DOT.sub(b"..", message[start:]) + (b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"))
         try:
             answer = self.getreply()

@@ -21,6 +21,9 @@ class Deadline(Protocol):
     def release(self) -> None:
         """Close the socket that is held, if any."""
 
+    def extend_for_dot(self) -> None:
+        """Leave the server more time to answer: the whole message is about to be sent."""
+
     def shortened(self, seconds: float) -> AbstractContextManager[None]:
         """Leave so many seconds, or less, to a block."""
 

@@ -14,7 +14,7 @@ from unittest import mock
 
 from django.test import SimpleTestCase, override_settings, tag
 
-from mailqueue_backend.discards import LOGGER, attach_handler, log_discard
+from mailqueue_backend.discards import LOGGER, Discard, attach_handler, log_discard
 from mailqueue_backend.errors import DiscardLogError
 
 ID = "0123456789ab"
@@ -28,7 +28,7 @@ class LineTests(SimpleTestCase):
 
     def write(self, subject: str = "Hello", **settings: Any) -> bytes:
         with override_settings(MAIL_QUEUE_LOG_FILENAME=self.log, **settings):
-            log_discard("then", "from@example.com", ["to@example.com"], subject, "no", ID)
+            log_discard(Discard("Message Expired", "then", subject, "from@example.com", ["to@example.com"], "no", ID))
         return self.log.read_bytes()
 
     def test_line_ends_and_control_characters_are_escaped(self) -> None:
@@ -45,7 +45,7 @@ class LineTests(SimpleTestCase):
         code = (
             "from django.conf import settings; import sys; settings.configure(MAIL_QUEUE_LOG_FILENAME=sys.argv[1]);"
             "from mailqueue_backend.discards import *; attach_handler();"
-            "log_discard(1, 'a', ['b'], 'Gr\\xfc\\xdfe', 'no', 'id')"
+            "log_discard(Discard('Message Expired', 1, 'Gr\\xfc\\xdfe', 'a', ['b'], 'no', 'id'))"
         )
         environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         subprocess.run([sys.executable, "-c", code, str(self.log)], env=environ, check=True, stderr=subprocess.DEVNULL)
@@ -88,10 +88,11 @@ from django.conf import settings
 settings.configure(
     MAIL_QUEUE_LOG_FILENAME=sys.argv[1], MAIL_QUEUE_LOG_FILE_MAXBYTES=100_000, MAIL_QUEUE_LOG_FILE_BACKUP=500
 )
-from mailqueue_backend.discards import attach_handler, log_discard
+from mailqueue_backend.discards import Discard, attach_handler, log_discard
 attach_handler()
 for number in range(5000):
-    log_discard("then", "a@example.com", ["b@example.com"], f"\\n<{sys.argv[2]}:{number}>\\r\\u2028 Grüße", "no", "id")
+    subject = f"\\n<{sys.argv[2]}:{number}>\\r\\u2028 Grüße"
+    log_discard(Discard("Message Expired", "then", subject, "a@example.com", ["b@example.com"], "no", "id"))
 """
 
 
@@ -118,7 +119,7 @@ class SeveralProcessesTests(SimpleTestCase):
                 override_settings(MAIL_QUEUE_LOG_FILENAME=log),
                 mock.patch("builtins.open", side_effect=_no_lock_file(open)),
             ):
-                log_discard("then", "a@example.com", ["b@example.com"], "Hello", "no", ID)
+                log_discard(Discard("Message Expired", "then", "Hello", "a@example.com", ["b@example.com"], "no", ID))
             self.assertIn("Hello", log.read_text())
 
 

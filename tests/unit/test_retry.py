@@ -37,7 +37,7 @@ class DelayTests(SimpleTestCase):
 class UnavailableQueueTests(SimpleTestCase):
     def test_queue_that_comes_back(self) -> None:
         step = mock.Mock(side_effect=[QueueUnavailable("restarting"), QueueUnavailable("restarting"), "done"])
-        with mock.patch.object(time, "sleep") as sleep, self.assertLogs(DELIVERY, "WARNING"):
+        with mock.patch.object(time, "sleep") as sleep, self.assertLogs(DELIVERY, "INFO"):
             self.assertEqual(retry_while_unavailable(step), "done")
         self.assertEqual([call.args[0] for call in sleep.call_args_list], list(in_flight.PAUSES[:2]))
 
@@ -49,5 +49,5 @@ class UnavailableQueueTests(SimpleTestCase):
 
     def test_queue_that_is_worth_waiting_for(self) -> None:
         step = mock.Mock(side_effect=[QueueUnavailable("restarting")] * 9 + ["done"])
-        with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY, "WARNING"):
+        with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY, "INFO"):
             self.assertEqual(retry_while_unavailable(step, lambda: True), "done")

@@ -103,8 +103,8 @@ class ReuseTests(ScriptedTestCase):
         self.assertEqual((report.sent, report.requeued), (1, 2))
         self.assertEqual((self.smtp.connections, self.smtp.said("MAIL")), (2, 4))
 
-    def test_other_refusals_of_the_sender_do_not_cost_the_connection(self) -> None:
-        self.serve(in_turn(MAIL=[None, "451 later", "550 no"]))
+    def test_message_that_is_refused_for_good_does_not_cost_the_connection(self) -> None:
+        self.serve(in_turn(MAIL=[None, "552 5.3.4 too big", "552 5.3.4 too big"]))
         self.enqueue("a", "b", "c", "d")
         report = self.failing_drain()
         self.assertEqual((report.sent, report.requeued), (2, 2))
@@ -114,15 +114,16 @@ class ReuseTests(ScriptedTestCase):
         # The server says 503 to a MAIL in mid-transaction; smtplib would say it.
         for extensions in ([], ["PIPELINING"]):
             with self.subTest(extensions=extensions):
-                self.serve(in_turn(DATA=["451 later"]), extensions=extensions)
+                again = bool(extensions)
+                self.serve(in_turn(DATA=["451 later"] * (1 + again)), extensions=extensions)
                 self.enqueue("a", "b")
                 report = self.failing_drain()
                 self.assertEqual((report.sent, report.requeued), (1, 1))
-                self.assertEqual(self.smtp.connections, 1)
+                self.assertEqual(self.smtp.connections, 1 + again)
                 self.assertEqual(self.drain().sent, 1)
 
     def test_reset_that_fails_leaves_no_transaction_behind(self) -> None:
-        self.serve(in_turn(RCPT=["550 no"], RSET=["500 what?"]))
+        self.serve(in_turn(RCPT=["550 5.1.1 no"], RSET=["500 what?"]))
         self.enqueue("a", "b")
         with override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
             report = self.failing_drain()
@@ -138,13 +139,14 @@ class ReuseTests(ScriptedTestCase):
         self.assertEqual(self.smtp.connections, 1)
 
     def test_refusals_of_one_message_are_not_those_of_the_next(self) -> None:
-        self.serve(in_turn(RCPT=["550 no"]))
+        self.serve(in_turn(RCPT=["550 5.1.1 no"]))
         broken = message("b")
         broken.encoding = "no such encoding"
         self.backend().send_messages([message("a"), broken])
         with override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
             report = self.failing_drain()
-        self.assertEqual((report.discarded, report.requeued), (1, 1))
+        self.assertEqual((report.discarded, report.requeued), (2, 0))
+        self.assertIn("Message Unsendable", self.discards()[1])
 
 
 class WorkerTests(ScriptedTestCase):

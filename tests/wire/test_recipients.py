@@ -77,7 +77,9 @@ class CombinationTests(ScriptedTestCase):
         self.assertEqual(self.smtp.deliveries, dict.fromkeys(sent + requeued, 1))
         headers = {(stored.message["To"], stored.message["Message-ID"]) for stored in self.smtp.stored}
         self.assertEqual([to for to, _ in headers], [", ".join(NAMES)] if sent or requeued else [])
-        self.assertEqual((len(self.queue), self.smtp.connections), (0, 1 + bool(requeued)))
+        # Nobody was accepted, and a doubt is left: it is tried once without pipelining.
+        again = bool(self.extensions) and "ok" not in replies and "4xx" in replies
+        self.assertEqual((len(self.queue), self.smtp.connections), (0, 1 + bool(requeued) + again))
 
     def test_all(self) -> None:
         rows = [line.split() for line in COMBINATIONS.strip().splitlines()]
@@ -94,9 +96,9 @@ class CombinationTests(ScriptedTestCase):
 class PartlyDeliveredTests(ScriptedTestCase):
     def test_report_counts_a_message_once(self) -> None:
         for replies, expected in (
-            ({NAMES[1]: "550 no"}, (1, 0, 0)),
+            ({NAMES[1]: "550 5.1.1 no"}, (1, 0, 0)),
             ({NAMES[1]: "450 later"}, (0, 1, 0)),
-            ({NAMES[1]: "450 later", NAMES[2]: "550 no"}, (0, 1, 0)),
+            ({NAMES[1]: "450 later", NAMES[2]: "550 5.1.1 no"}, (0, 1, 0)),
         ):
             with self.subTest(replies=replies):
                 self.serve(by_recipient(replies))
@@ -106,11 +108,11 @@ class PartlyDeliveredTests(ScriptedTestCase):
                 self.queue.read_many(9)
 
     def test_refused_for_good_when_others_have_it_is_final(self) -> None:
-        self.serve(in_turn(RCPT=[None, "450 later", "550 gone"]))
+        self.serve(in_turn(RCPT=[None, "450 later", "550 5.1.1 gone"]))
         self.enqueue("a", to=NAMES[:2])
         self.failing_drain()
         self.assertEqual(self.failing_drain().discarded, 1)
-        self.assertIn(f"To:{NAMES[1]}. Error: 550 gone", self.discards()[0])
+        self.assertIn(f"To:{NAMES[1]}. Error: 550 5.1.1 gone", self.discards()[0])
         self.assertEqual(len(self.queue), 0)
 
     def test_one_after_the_other(self) -> None:
@@ -137,20 +139,18 @@ class PartlyDeliveredTests(ScriptedTestCase):
             with self.subTest(extensions=extensions), override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
                 self.serve(in_turn(RCPT=["550 unknown", None, "421 closing"]), extensions=extensions)
                 self.enqueue("a", to=[*NAMES, "four@example.com"])
-                self.failing_drain()
-                self.assertEqual(self.smtp.deliveries, {})
-                while len(self.queue):
-                    self.drain()
-                delivered = {name for name, copies in self.smtp.deliveries.items() if copies == 1}
-                self.assertLessEqual({NAMES[1], NAMES[2], "four@example.com"}, delivered)
+                self.assertEqual(self.failing_drain().sent, 1)
+                self.assertEqual(self.smtp.deliveries, dict.fromkeys([*NAMES[1:], "four@example.com"], 1))
+                self.assertEqual(self.smtp.connections, 2)
 
     def test_message_that_is_refused_after_its_recipients_goes_to_all_again(self) -> None:
         for extensions in ([], PIPELINING):
             with self.subTest(extensions=extensions):
-                self.serve(in_turn(RCPT=[None, "450 later", None], dot=["451 later"]), extensions=extensions)
+                self.serve(in_turn(RCPT=[None, "450 later", None] * 2, dot=["451 later"] * 2), extensions=extensions)
                 self.enqueue("a", to=NAMES)
                 self.failing_drain()
                 self.assertNotIn("remaining", self.left()[0])
+                self.smtp.script = lambda step, argument: None
                 self.drain()
                 self.assertEqual(self.smtp.deliveries, Counter(dict.fromkeys(NAMES, 1)))
 
@@ -226,7 +226,7 @@ class AddressTests(ScriptedTestCase):
         self.assertEqual(self.left()[0]["remaining"], ["b@example.com"])
 
     def test_answers_of_a_site_s_own_class_are_not_needed(self) -> None:
-        self.serve(by_recipient({"b@example.com": "550 no"}))
+        self.serve(by_recipient({"b@example.com": "550 5.1.1 no"}))
         self.backend().send_messages([message("a", ["b@example.com"])])
         with override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
             self.assertEqual(self.failing_drain(self.backend(SiteBackend)).discarded, 1)

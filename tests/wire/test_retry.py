@@ -63,13 +63,15 @@ class KeptTests(ScriptedTestCase):
         self.failing_drain()
         self.failing_drain()
         self.assertEqual(len(self.lines), 1)
-        self.assertRegex(self.lines[0], r"<1@example\.com>, attempt 2: .*451.*busy")
+        self.assertEqual(
+            self.lines[0], f"{self.left()[0]['id']} to to@example.com: 451 busy (attempt 2, next in the next run)"
+        )
 
     def test_log_says_it_of_a_partly_delivered_message_too(self) -> None:
         self.serve(in_turn(RCPT=[None, "450 later"]))
         self.enqueue("a", to=["one@example.com", "two@example.com"])
         self.failing_drain()
-        self.assertRegex(self.lines[0], r"attempt 1: two@example\.com: 450 later")
+        self.assertRegex(self.lines[0], r" to two@example\.com: 450 later \(attempt 1, next in the next run\)$")
 
     def test_reply_that_is_lost_after_the_message_is_a_possible_duplicate(self) -> None:
         self.serve(in_turn(dot=[stored_then(hang_up)]))
@@ -80,7 +82,6 @@ class KeptTests(ScriptedTestCase):
         self.drain()
         first, second = self.smtp.stored
         self.assertEqual(first.content, second.content)
-        self.assertIn(first.message["Message-ID"], self.lines[0])
 
     def test_hook_that_throws_away_what_is_ours(self) -> None:
         class Site(QueuedEmailBackend):
@@ -94,15 +95,19 @@ class KeptTests(ScriptedTestCase):
         self.assertEqual(len(self.queue), 2)
 
 
+#: Replies that are about the message or its recipient, by step.
+NEVER = {"MAIL": "552 5.3.4 too big", "RCPT": "550 5.1.1 unknown", "dot": "554 5.6.0 unreadable"}
+
+
 class RejectedTests(ScriptedTestCase):
     """MAIL_QUEUE_RETRY_REJECTED decides about a 5xx to the whole message."""
 
-    STEPS = ("MAIL", "RCPT", "DATA", "dot")
+    STEPS = ("MAIL", "RCPT", "dot")
 
     def test_tried_again_by_default(self) -> None:
         for step in self.STEPS:
             with self.subTest(step=step):
-                self.serve(in_turn(**{step: ["550 never"]}))
+                self.serve(in_turn(**{step: [NEVER[step]]}))
                 self.enqueue("a")
                 self.assertEqual(self.failing_drain().requeued, 1)
                 self.assertEqual(self.drain().sent, 1)
@@ -112,10 +117,10 @@ class RejectedTests(ScriptedTestCase):
     def test_discarded_when_so_set(self) -> None:
         for step in self.STEPS:
             with self.subTest(step=step):
-                self.serve(in_turn(**{step: ["550 never"]}))
+                self.serve(in_turn(**{step: [NEVER[step]]}))
                 self.enqueue(step)
                 self.assertEqual(self.failing_drain().discarded, 1)
-                self.assertIn("never", self.discards()[-1])
+                self.assertIn(NEVER[step], self.discards()[-1])
         self.assertEqual(len(self.discards()), len(self.STEPS))
 
     @override_settings(MAIL_QUEUE_RETRY_REJECTED=False)

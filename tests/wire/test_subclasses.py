@@ -216,7 +216,9 @@ class SendTests(SubclassTestCase):
     def test_signature_is_there_once_after_two_failures(self) -> None:
         for extensions, step in product(([], PIPELINING), ("RCPT", "dot")):
             with self.subTest(extensions=extensions, step=step):
-                self.serve(in_turn(**{step: ["450 later", "450 later"]}), extensions=extensions)
+                # Each drain tries once more without pipelining.
+                refusals = 4 if extensions else 2
+                self.serve(in_turn(**{step: ["450 later"] * refusals}), extensions=extensions)
                 self.enqueue("a")
                 self.failing_drain(self.backend(SigningBackend))
                 self.failing_drain(self.backend(SigningBackend))
@@ -347,10 +349,17 @@ class SplitTests(SubclassTestCase):
                 self.assertIn(f"To:{NAMES[1]}. Error: 550", self.discards()[0])
 
     def test_connection_is_lost_after_the_first(self) -> None:
-        for step, fault in product(("MAIL", "RCPT", "DATA", "dot"), (smtp.fin, "421 closing")):
-            for extensions in ([], PIPELINING):
-                with self.subTest(step=step, fault=fault, extensions=extensions):
-                    self.check(SplittingBackend, in_turn(**{step: [None, fault]}), extensions)
+        for step, fault, extensions in product(("MAIL", "RCPT", "DATA"), (smtp.fin, "421 closing"), ([], PIPELINING)):
+            with self.subTest(step=step, fault=fault, extensions=extensions):
+                self.serve(in_turn(**{step: [None, fault]}), extensions=extensions)
+                self.enqueue("a", to=NAMES)
+                self.assertEqual(self.drain_with(SplittingBackend).sent, 1)
+                self.assertEqual(self.smtp.deliveries, Counter(dict.fromkeys(NAMES, 1)))
+
+    def test_connection_is_lost_after_the_dot_of_the_second(self) -> None:
+        for fault, extensions in product((smtp.fin, "421 closing"), ([], PIPELINING)):
+            with self.subTest(fault=fault, extensions=extensions):
+                self.check(SplittingBackend, in_turn(dot=[None, fault]), extensions)
 
 
 class SiteSMTP(smtplib.SMTP):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from mailqueue_backend.delivery.limits import DrainOptions, StopRequest, stopping_on_signals
+from mailqueue_backend.delivery.report import Report
+from mailqueue_backend.delivery.troubles import Troubles
+from mailqueue_backend.delivery.words import count
 from mailqueue_backend.errors import MailQueueError
 from mailqueue_backend.mail.mailers import backends_to_drain, drain_all
 
@@ -40,7 +44,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Drain and print the summary. Raises CommandError if the queue is unavailable or a setting is wrong."""
         stop = StopRequest()
-        drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop)
+        drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop, Troubles())
         with stopping_on_signals(stop):
             self._drain(drain, options)
             while options["loop"] and not stop.wait(options["interval"]):
@@ -51,27 +55,50 @@ class Command(BaseCommand):
     def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> None:
         # Subclasses written for 0.1.2 may accept no other argument.
         expire = [] if options["expire"] is None else [options["expire"]]
+        backends: list[Any] = []
         results: list[tuple[int, int, int]] = []
+        failure: MailQueueError | None = None
         try:
             backends = backends_to_drain(options["using"])
-            if not backends:
-                self.stderr.write("No mailer of this site queues its mail here, so there is nothing to deliver.")
             for result in drain_all(backends, drain, *expire):  # not list(): the results before an error count
                 results.append(result)
         except MailQueueError as error:
-            if not options["loop"]:
-                raise CommandError(str(error)) from error
-            self.stderr.write(str(error))
-        self._print(results)
+            failure = error
+            results += [backend.report.result for backend in backends[len(results) :][:1]]
+        reports = [backend.report for backend in backends]
+        if options["verbosity"] and (not options["loop"] or any(map(_is_news, results, reports))):
+            self._print(results, reports)
+        if failure is not None and not options["loop"]:
+            raise CommandError(str(failure)) from failure
+        self._report(drain, failure, backends)
 
-    def _print(self, results: list[tuple[int, int, int]]) -> None:
-        sent, discarded, length = (sum(figures) for figures in zip((0, 0, 0), *results, strict=True))
-        self.stdout.write(f"{_messages(sent)} sent and {_messages(discarded)} discarded out of {_messages(length)}.")
+    def _report(self, drain: DrainOptions, failure: MailQueueError | None, backends: list[Any]) -> None:
+        """Say why nothing could be drained, once for all runs of a loop."""
+        assert drain.troubles is not None
+        report = partial(drain.troubles.report, say=self.stderr.write)
+        if failure is not None:
+            report("failure", str(failure), over="The queue is available again.")
+        elif not backends:
+            report("no mailer", "No mailer of this site queues its mail here, so there is nothing to deliver.")
+        drain.troubles.end_run()
+
+    def _print(self, results: list[tuple[int, int, int]], reports: list[Report]) -> None:
+        others = (
+            (sum(report.requeued for report in reports), "message", "requeued"),
+            (sum(report.buried for report in reports), "message", "set aside"),
+            (sum(report.recipients_given_up for report in reports), "recipient", "given up"),
+        )
+        if words := ", ".join(f"{count(number, noun)} {what}" for number, noun, what in others if number):
+            self.stdout.write(f"{words}.")
+        sent, discarded, length = (count(sum(figures), "message") for figures in zip((0, 0, 0), *results, strict=True))
+        self.stdout.write(f"{sent} sent and {discarded} discarded out of {length}.")
         self.stdout.flush()
 
 
-def _messages(number: int) -> str:
-    return f"{number} message" if number == 1 else f"{number} messages"
+def _is_news(result: tuple[int, int, int], report: Report) -> bool:
+    """Return whether something has left the queue: a loop does not repeat what waits."""
+    sent, discarded, _ = result
+    return bool(sent or discarded or report.buried or report.recipients_given_up)
 
 
 def _count(text: str) -> int:

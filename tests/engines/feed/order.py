@@ -57,7 +57,7 @@ class OrderContract(FeedMixin):
         self.assertEqual([(one.email.subject, one.meta.attempts) for one in self.left()], [("a", 1), ("d", 0)])
 
     def test_each_message_that_fails_is_tried_once_by_several_workers(self) -> None:
-        self.script = lambda step, argument: "450 later" if step == "dot" else None
+        self.script = lambda step, argument: "552 5.3.4 too big" if step == "dot" else None
         self.enqueue(*MANY)
         report = self.drain(workers=3)
         self.assertEqual(report.requeued, 60)
