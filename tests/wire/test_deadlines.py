@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import smtplib
 import socket
 import threading
 import time
@@ -16,9 +17,10 @@ from django.test import SimpleTestCase, override_settings, tag
 
 from mailqueue_backend.delivery.deadlines import Deadline, Watchdog
 from mailqueue_backend.delivery.limits import StopRequest
-from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.mail.smtp import _CONNECTION_CLASSES, QueuedEmailBackend
 from mailqueue_backend.transport.connection import DeliverySMTP
 from tests import smtp
+from tests.cases import message
 from tests.certificates import client_context, needs_openssl, server_context
 from tests.smtp import FullServer, ScriptedServer, always, in_turn
 from tests.smtp.cases import ScriptedTestCase
@@ -200,6 +202,39 @@ class HangTests(ScriptedTestCase):
         self.enqueue("a")
         backend = self.backend(timeout=None)
         self.assertEqual((self.drain(backend).sent, backend.timeout), (1, None))
+
+    def timeouts(self, timeout: float | None) -> dict[str, set[float | None]]:
+        """Deliver a message, and return how long its connection waited for what, at most."""
+        found: dict[str, set[float | None]] = {}
+
+        class Noting(DeliverySMTP):
+            def getreply(self) -> Any:
+                answer = super().getreply()
+                self.note(self.transcript.step if self.in_transaction else "other")
+                return answer
+
+            def send(self, s: Any) -> None:
+                super().send(s)
+                if self.transcript.step == "block":
+                    self.note("block")
+
+            def note(self, step: str) -> None:
+                found.setdefault(step, set()).add(self.sock and self.sock.gettimeout())
+
+        self.serve()
+        big = message("a")
+        big.attach("big.bin", bytes(200_000), "application/octet-stream")
+        self.backend().send_messages([big])
+        with mock.patch.dict(_CONNECTION_CLASSES, {smtplib.SMTP: Noting}):
+            self.assertEqual(self.drain(self.backend(timeout=timeout)).sent, 1)
+        return found
+
+    def test_without_a_timeout_each_step_may_take_as_long_as_rfc_5321_has_it(self) -> None:
+        expected = {"other": {300}, "MAIL": {300}, "RCPT": {300}, "DATA": {120}, "block": {180}, "dot": {600}}
+        self.assertEqual(self.timeouts(None), expected)
+
+    def test_timeout_of_the_site_is_that_of_every_step(self) -> None:
+        self.assertEqual(set().union(*self.timeouts(7).values()), {7})
 
     @override_settings(MAIL_QUEUE_LEASE=1)
     def test_next_message_has_time_of_its_own(self) -> None:
