@@ -20,8 +20,8 @@ from ..errors import UnknownClass, Unreadable, interrupts
 from ..settings import conf
 from . import identity, legacy, signature
 from .compat import STAND_INS, upgrade_message
-from .lazy import LAZY_TEXT, pickle_with_text
 from .meta import ERROR_LENGTH, META_KEY, Meta, id_of, latest_epoch
+from .pickling import PROTOCOL, dump
 
 __all__ = [
     "ERROR_LENGTH",
@@ -37,8 +37,6 @@ __all__ = [
     "sign",
 ]
 
-#: The pickle protocol that 0.1.2 can read on every Python 3.
-PROTOCOL = 4
 #: The first bytes of every pickle of this protocol.
 _PICKLE_START = b"\x80\x04"
 
@@ -68,17 +66,9 @@ class Envelope:
 def dumps(envelope: Envelope) -> bytes:
     """Serialise and sign an envelope. Any exception raised while pickling the message propagates."""
     content = {"email": envelope.email, "created": naive_local(envelope.created), **envelope.extra}
-    buffer = BytesIO()
-    try:
-        pickle.Pickler(buffer, PROTOCOL).dump(content)
-    except interrupts():
-        raise
-    except Exception:  # noqa: BLE001 - perhaps a lazy text whose function cannot be pickled
-        return signature.append(pickle_with_text(content, PROTOCOL))
+    buffer = dump(content)
     with buffer.getbuffer() as pickled:  # A view: an attachment may be too big to copy.
-        has_lazy_text, trailer = LAZY_TEXT.search(pickled), signature.trailer(pickled)
-    if has_lazy_text:
-        return signature.append(pickle_with_text(content, PROTOCOL))
+        trailer = signature.trailer(pickled)
     buffer.write(trailer)
     return buffer.getvalue()
 

@@ -1,18 +1,21 @@
 """Upgrade messages that another Django release has pickled, so that they render the same under this one.
 
-An upgrade leaves a current message unchanged, so it may be applied to any message, any number of times.
+An upgrade changes only what this Django cannot send, so it may be applied to any message, any number of times.
 """
 
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Callable
 from email.charset import Charset
 from email.header import Header
 from email.message import Message
+from functools import partial
 from inspect import getattr_static
+from operator import is_
 from typing import Any, NamedTuple
 
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.mail import message as django_message
 from django.utils import safestring, translation
 
@@ -24,7 +27,7 @@ CONNECTION, _OTHER_CONNECTION = (
     else ("connection", "_connection")
 )
 # Django < 6.0: messages are rendered by Python's legacy e-mail API, which accepts a Charset and multipart subtypes.
-_USES_LEGACY_API = hasattr(EmailMessage, "mixed_subtype")
+USES_LEGACY_API = hasattr(EmailMessage, "mixed_subtype")
 
 
 def _plain_tuple(*members: Any) -> tuple[Any, ...]:
@@ -59,6 +62,22 @@ STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
+#: The methods that render attachments and alternatives. A class that overrides one of them may store anything there.
+_ATTACHMENT_METHODS = ("_create_attachments", "_create_attachment", "_add_attachments", "_add_attachment")
+_ALTERNATIVE_METHODS = ("_create_alternatives", "_add_bodies")
+_COMMON_METHODS = ("_create_message", "_create_mime_attachment")
+_DJANGOS_CLASSES = (EmailMessage, EmailMultiAlternatives)
+
+
+def remove_connection(message: Any) -> None:
+    """Remove the connection from a message; it belongs to this process."""
+    attributes = vars(message)
+    if "connection" in attributes or "_connection" in attributes:
+        attributes.pop("connection", None)
+        attributes.pop("_connection", None)
+        attributes[CONNECTION] = None
+
+
 def upgrade_message(message: EmailMessage) -> None:
     """Upgrade a message in place, and the messages attached to it."""
     for name, default in (("cc", []), ("bcc", []), ("reply_to", []), ("attachments", []), ("extra_headers", {})):
@@ -67,59 +86,99 @@ def upgrade_message(message: EmailMessage) -> None:
     attributes = vars(message)
     attributes.pop(_OTHER_CONNECTION, None)
     attributes.setdefault(CONNECTION, None)
-    if not _USES_LEGACY_API:
-        _upgrade_rendering(attributes)
+    is_stock = type(message) in _DJANGOS_CLASSES
+    fills_attachments = not _overrides(message, _ATTACHMENT_METHODS)
+    fills_alternatives = not _overrides(message, _ALTERNATIVE_METHODS)
+    if not USES_LEGACY_API:
+        if fills_attachments:
+            attributes.pop("mixed_subtype", None)
+        if fills_alternatives:
+            attributes.pop("alternative_subtype", None)
+        if isinstance(encoding := attributes.get("encoding"), Charset):
+            attributes["encoding"] = encoding.input_charset
     if message.attachments:
-        message.attachments = [_upgrade_attachment(attachment) for attachment in message.attachments]
-    if alternatives := getattr(message, "alternatives", None):
-        attributes["alternatives"] = [_upgrade_alternative(alternative) for alternative in alternatives]
+        _replace_items(
+            attributes, "attachments", partial(_upgrade_attachment, fill=fills_attachments, is_stock=is_stock)
+        )
+    if getattr(message, "alternatives", None):
+        _replace_items(attributes, "alternatives", partial(_upgrade_alternative, fill=fills_alternatives))
 
 
-def _upgrade_rendering(attributes: dict[str, Any]) -> None:
-    attributes.pop("mixed_subtype", None)
-    attributes.pop("alternative_subtype", None)
-    if isinstance(encoding := attributes.get("encoding"), Charset):
-        attributes["encoding"] = encoding.input_charset
+def _overrides(message: EmailMessage, names: tuple[str, ...]) -> bool:
+    """Return whether the class of a message overrides one of Django's methods."""
+    kind = type(message)
+    return kind not in _DJANGOS_CLASSES and any(
+        getattr(kind, name, None) not in [getattr(stock, name, None) for stock in _DJANGOS_CLASSES]
+        for name in (*names, *_COMMON_METHODS)
+    )
 
 
-def _upgrade_attachment(attachment: Any) -> Any:
-    if isinstance(attachment, (tuple, list)):
-        return _upgrade_members(*attachment)
+def _replace_items(attributes: dict[str, Any], name: str, upgrade: Callable[[Any], Any]) -> None:
+    """Upgrade each item of a list; keep the list itself if no item changes."""
+    items = [upgrade(item) for item in attributes[name]]
+    if any(new is not old for new, old in zip(items, attributes[name], strict=True)):
+        attributes[name] = items
+
+
+def _upgrade_attachment(attachment: Any, fill: bool, is_stock: bool) -> Any:
     if isinstance(attachment, Message):
         _upgrade_part(attachment)
-    return attachment
-
-
-def _upgrade_members(filename: str | None, content: Any, mimetype: str | None = None) -> Any:
-    """Upgrade an attachment given as file name, content and MIME type."""
+        return attachment
+    if not isinstance(attachment, (tuple, list)):
+        return attachment
+    for member in attachment:
+        if isinstance(member, EmailMessage):
+            upgrade_message(member)
+        elif isinstance(member, Message):
+            _upgrade_part(member)
+    if not fill or len(attachment) not in (2, 3):
+        if is_stock and type(attachment) in (tuple, list):
+            raise TypeError("an attachment has a number of members that Django cannot send")
+        # A site's class may read anything.
+        return _make_attachment(*attachment) if type(attachment) is _Attachment else attachment
+    filename, content, mimetype = (*attachment, None)[:3]
     mimetype = mimetype or _guess_mimetype(filename)
     content = _upgrade_content(content, mimetype)
-    if isinstance(content, bytes) and mimetype.startswith("text/"):
+    if isinstance(content, bytes) and str(mimetype).startswith("text/"):
         mimetype = django_message.DEFAULT_ATTACHMENT_MIME_TYPE
-    elif isinstance(content, EmailMessage):
-        upgrade_message(content)
-    elif isinstance(content, Message):
-        _upgrade_part(content)
-    return _make_attachment(filename, content, mimetype)
+    return _with_members(attachment, (filename, content, mimetype), _Attachment, _make_attachment)
+
+
+def _upgrade_alternative(alternative: Any, fill: bool) -> Any:
+    if not isinstance(alternative, (tuple, list)) or len(alternative) != 2:
+        return alternative
+    content, mimetype = alternative
+    if fill:
+        content = _upgrade_content(content, mimetype)
+    return _with_members(alternative, (content, mimetype), _Alternative, _make_alternative)
+
+
+def _with_members(old: Any, members: tuple[Any, ...], stand_in: type, make: Callable[..., Any]) -> Any:
+    """Return the tuple of this Django with these members; ``old`` itself if it is of a site's class and has them."""
+    if type(old) in (tuple, list, stand_in):
+        return make(*members)
+    if len(old) == len(members) and all(map(is_, old, members)):
+        return old
+    if not isinstance(old, tuple):
+        return make(*members)
+    new = tuple.__new__(type(old), members)
+    if hasattr(old, "__dict__"):
+        vars(new).update(vars(old))
+    return new
 
 
 def _upgrade_part(part: Message) -> None:
     """Replace Header objects by text, since Python's modern e-mail API cannot render them."""
-    if not _USES_LEGACY_API:
+    if not USES_LEGACY_API:
         for subpart in part.walk():
             vars(subpart)["_headers"] = [
                 (name, value.encode() if isinstance(value, Header) else value) for name, value in subpart.raw_items()
             ]
 
 
-def _upgrade_alternative(alternative: Any) -> Any:
-    content, mimetype = alternative
-    return _make_alternative(_upgrade_content(content, mimetype), mimetype)
-
-
 def _upgrade_content(content: Any, mimetype: str) -> Any:
     """Decode bytes of a text type; return them unchanged if they are not UTF-8."""
-    if isinstance(content, bytes) and mimetype.startswith("text/"):
+    if isinstance(content, bytes) and str(mimetype).startswith("text/"):
         try:
             return content.decode()
         except UnicodeDecodeError:

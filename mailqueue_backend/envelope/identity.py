@@ -11,6 +11,7 @@ from typing import Any
 from django.core.mail import EmailMessage
 
 from ..settings import conf
+from .headers import with_header
 
 #: A domain that may stand in a Message-ID, at most 63 characters long.
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,63}")
@@ -23,11 +24,14 @@ def own_headers(message: Any) -> dict[str, Any]:
 
 def add_missing(message: EmailMessage, message_id: Callable[[], str], date: Callable[[], str]) -> None:
     """Set the Message-ID and the Date of a message, unless it has them already."""
-    names = own_headers(message)
-    if "message-id" not in names:
-        message.extra_headers["Message-ID"] = message_id()
-    if "date" not in names:
-        message.extra_headers["Date"] = date()
+    headers = message.extra_headers
+    names = set(map(str.lower, map(str, headers)))
+    for name, make in (("Message-ID", message_id), ("Date", date)):
+        if name.lower() not in names:
+            if type(headers) is dict:
+                headers[name] = make()
+            else:
+                message.extra_headers = headers = with_header(headers, name, make())
 
 
 def derive(message: EmailMessage, pickled: bytes | memoryview, epoch: float) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 
@@ -19,16 +20,19 @@ from ..delivery.session import Session
 from ..delivery.troubles import Troubles
 from ..discards import attach_handler
 from ..envelope import Envelope, dumps
-from ..errors import QueueUnavailable
+from ..errors import QueueUnavailable, interrupts
 from ..logs import get_logger, in_handling
 from ..queues import adapt, open_queue
 from ..queues.base import MessageQueue
 from ..settings import conf
 from .enqueue import detached_copy, serialise
-from .mailers import DEFAULT_ALIAS, mailers_setting, queueing_mailers, with_mailer_for_unnamed
+from .mailers import DEFAULT_ALIAS, mailers_setting, make_mailer, queueing_mailers, with_mailer_for_unnamed
 
 logger = get_logger("storing")
 attach_handler()
+
+#: The names of ignored arguments of which this process has warned.
+_warned_of: set[str] = set()
 
 
 class QueueingMixin(BaseEmailBackend):
@@ -45,6 +49,8 @@ class QueueingMixin(BaseEmailBackend):
     alias: str | None = None
     #: Whether several threads of a drain may deliver, each through its own copy of this backend.
     parallel = False
+    #: The arguments with which this instance was made, and of which a drain knows nothing.
+    _ignorable: Sequence[str] = ()
     #: The session that delivers through this backend; None: the backend only queues.
     _session: Session | None = None
 
@@ -93,10 +99,17 @@ class QueueingMixin(BaseEmailBackend):
         """Queue the messages, all or none, and return how many; ``kwargs`` are stored with each.
 
         Raises QueueUnavailable, or returns 0 if ``fail_silently`` is set. Raises UnstorableMessage for a message that
-        cannot be pickled, and Django's ValueError for a newline in a header. Mail that a log handler sends about a
-        record of this package is not queued; then it returns 0.
+        cannot be pickled, and the error of Django or Python for one that Django could not send: a newline in a header,
+        an invalid address, text that cannot be encoded, an unknown charset. A message without recipients is neither
+        queued nor counted, unless a hook may add some. Nor is mail that a log handler sends about a record of this
+        package.
         """
         messages = [] if getattr(in_handling, "record", None) else list(email_messages or ())
+        to_nobody = [message for message in messages if isinstance(message, EmailMessage) and not message.recipients()]
+        if to_nobody and not self._has_own_hook:
+            messages = [message for message in messages if not any(message is one for one in to_nobody)]
+        if self._ignorable and messages:
+            self._warn_of_ignored()
         try:
             self._store(messages, **kwargs)
         except QueueUnavailable as error:
@@ -111,6 +124,26 @@ class QueueingMixin(BaseEmailBackend):
         payloads = serialise(self, email_messages, kwargs)
         if payloads:
             self.que.write_many(*payloads)
+
+    def _warn_of_ignored(self) -> None:
+        """Warn once, for each set of names, of arguments that a drain ignores: it makes a backend of its own."""
+        try:
+            # Django >= 6.1: get_connection() makes the default mailer with further arguments.
+            delivering: Any = type(self)() if self.alias is None else make_mailer(self.alias)
+        except interrupts():
+            raise
+        except Exception:  # noqa: BLE001 - a site's class may need arguments; a drain will say so
+            return
+        ignored = [name for name in self._ignorable if getattr(self, name) != getattr(delivering, name)]
+        names = ", ".join(ignored)
+        if ignored and names not in _warned_of:
+            _warned_of.add(names)
+            logger.warning(
+                "Ignored: %s, as given to get_connection() or send_mail(). Queued mail is sent with the site's own "
+                "settings. For another server or login, send with a mailer of its own in MAILERS (Django 6.1), or with "
+                "a subclass of QueuedEmailBackend that sets these values, and its queue, in __init__().",
+                names,
+            )
 
     @staticmethod
     def _wrap(email: Any, created: datetime | None = None, **kwargs: Any) -> bytes:

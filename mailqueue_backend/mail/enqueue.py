@@ -10,45 +10,57 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.utils.timezone import get_current_timezone
 
 from ..delivery.link import in_delivery
 from ..envelope import Meta, identity, latest_epoch, naive_local
-from ..envelope.compat import CONNECTION
+from ..envelope.compat import remove_connection
+from ..envelope.headers import copy_headers
+from ..envelope.pickling import name_unpicklable
 from ..errors import ConfigurationError, UnstorableMessage, interrupts
 from ..settings import conf
+from .validation import refuse_unsendable
 
 Message = TypeVar("Message")
+#: Django's method, which sends a message as it is.
+_SEND = vars(SMTPBackend)["_send"]
 
 
 def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> list[bytes]:
     """Serialise messages with the backend's hooks, and return their payloads; ``kwargs`` are stored with each.
 
-    Raises UnstorableMessage for a message that cannot be pickled, and Django's ValueError for a newline in a header.
+    Raises UnstorableMessage for a message that cannot be pickled, and what refuse_unsendable() raises.
     """
     being_delivered = getattr(in_delivery, "message", None)
+    stamps_headers = backend.stamps_headers
+    # A site's own hook or _send() may accept any address.
+    sender = getattr(backend, "delivers_with", type(backend))
+    checks_addresses = stamps_headers and sender._send is _SEND and not backend._has_own_hook
     payloads = []
     for number, message in enumerate(messages, start=1):
         if being_delivered is not None and message is being_delivered:
             # It would be queued again by each drain, and never expire.
             raise ConfigurationError("The backend that delivers what is queued queues it again: no mail would arrive.")
         if isinstance(message, EmailMessage):
-            refuse_broken_headers(message)
+            refuse_unsendable(message, checks_addresses)
         given = kwargs.get("created")
         created = naive_local(given) if given else datetime.now()
         meta = Meta.new(created, latest_epoch(created) if given else created.timestamp(), backend.alias)
         fields = {**kwargs, "created": created}
         meta.write(fields)
+        duplicate = message
         try:
             duplicate = backend._make_pickleable(message)
-            if backend.stamps_headers and isinstance(duplicate, EmailMessage):
+            if stamps_headers and isinstance(duplicate, EmailMessage):
                 duplicate = stamped(duplicate, message)
             payloads.append(backend._wrap(duplicate, **fields))
         except interrupts():
             raise
         except Exception as error:  # pickling runs the code of any object that is attached to the message
+            culprit = name_unpicklable(duplicate, kwargs) or "it"
             raise UnstorableMessage(
-                f"Message {number} of {len(messages)} cannot be queued, since it cannot be pickled: {error}"
+                f"Message {number} of {len(messages)} cannot be queued, since {culprit} cannot be pickled: {error}"
             ) from error
     return payloads
 
@@ -57,12 +69,11 @@ def detached_copy(message: Message) -> Message:
     """Return a copy of a message without its connection and with a copy of its headers."""
     duplicate = copy.copy(message)
     attributes = vars(duplicate)
-    if "connection" in attributes or "_connection" in attributes:
-        attributes.pop("connection", None)
-        attributes.pop("_connection", None)
-        attributes[CONNECTION] = None
+    if attributes.get("connection") is not None or attributes.get("_connection") is not None:
+        remove_connection(duplicate)
     if "extra_headers" in attributes:
-        attributes["extra_headers"] = dict(attributes["extra_headers"] or {})
+        headers = attributes["extra_headers"]
+        attributes["extra_headers"] = headers.copy() if type(headers) is dict else copy_headers(headers)
     return duplicate
 
 
@@ -80,21 +91,3 @@ def stamped(message: EmailMessage, original: EmailMessage) -> EmailMessage:
 def _date() -> str:
     zone = get_current_timezone() if conf.EMAIL_USE_LOCALTIME else timezone.utc
     return format_datetime(datetime.now(zone))
-
-
-def refuse_broken_headers(message: EmailMessage) -> None:
-    """Raise Django's ValueError for a newline in a header: the caller can handle it, and a drain could not."""
-    values = [message.subject, message.from_email, *message.to, *message.cc, *message.bcc, *message.reply_to]
-    for name, value in message.extra_headers.items():
-        values += (name, value)
-    text = "\0".join(map(str, values))
-    if text.splitlines() == [text]:
-        return
-    EmailMessage(
-        subject=message.subject,
-        from_email=message.from_email,
-        to=message.to,
-        cc=[*message.cc, *message.bcc],
-        reply_to=message.reply_to,
-        headers=message.extra_headers,
-    ).message()

@@ -72,7 +72,12 @@ def _items(value: Any) -> list[Any]:
 
 
 def _addresses(value: Any) -> list[Any]:
-    return [scalar(item) for item in _items(value)]
+    return [_address(item) for item in _items(value)]
+
+
+def _address(value: Any) -> str | bytes | None:
+    """Read an address: text, or None or bytes, which Django accepts too."""
+    return scalar(value) if value is None or type(value) is bytes else text(value)
 
 
 def _headers(value: Any) -> dict[str, Any]:
@@ -127,7 +132,8 @@ def _encoding(value: Any) -> str | Charset | None:
 
 #: By attribute, the function that checks and copies its value.
 _READERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("subject", "body", "from_email"), scalar),
+    **dict.fromkeys(("subject", "body"), scalar),
+    "from_email": _address,
     **dict.fromkeys(("to", "cc", "bcc", "reply_to"), _addresses),
     **dict.fromkeys(("content_subtype", "mixed_subtype", "alternative_subtype"), text),
     "extra_headers": _headers,

@@ -19,6 +19,8 @@ SIZE_LIMIT = 64 * 2**20
 #: Maximum number of opcodes. A stock message has a few hundred, plus two or three per recipient. Running this many
 #: takes at most about 25 ms.
 OPCODE_LIMIT = 12_000
+#: The highest protocol of pickle.
+PROTOCOL_LIMIT = 5
 #: Maximum length of a number written as text, in digits.
 DIGITS_LIMIT = 400
 
@@ -114,6 +116,13 @@ def _quoted(data: bytes) -> ByteString:
     return ByteString(codecs.escape_decode(data[1:-1])[0])
 
 
+def _protocol(pickled: bytes, position: int) -> tuple[int, int]:
+    """Read the number of a protocol; raises ValueError if no Python knows it."""
+    if pickled[position] > PROTOCOL_LIMIT:
+        raise ValueError
+    return pickled[position], position + 1
+
+
 def _check_digits(data: bytes) -> bytes:
     if len(data) > DIGITS_LIMIT:
         raise ValueError
@@ -141,7 +150,7 @@ STOP = ord(".")
 _PYTHON3 = _table(
     {
         "(Nab}esu])tR\x81\x85\x86\x87\x88\x89\x93\x94": None,
-        "\x80": _number("<B"),
+        "\x80": _protocol,
         "\x95": _number("<Q"),
         "Khq": _number("<B"),
         "M": _number("<H"),

@@ -1,0 +1,118 @@
+"""Refuse what Django cannot send, and no retry can mend, while the caller can still handle the error.
+
+What costs little is checked for each message. What looks suspicious is rendered as Django's SMTP backend would render
+it, so that Django decides, and raises its own error.
+"""
+
+from __future__ import annotations
+
+import codecs
+import copy
+import re
+from email.policy import SMTP
+from typing import Any
+
+from django.core.mail import EmailMessage
+from django.core.mail import message as django_message
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
+
+from ..envelope.compat import USES_LEGACY_API, remove_connection
+from ..errors import UnstorableMessage, interrupts
+
+_ADDRESS = r"[\w+-]+(?:\.[\w+-]+)*@[\w-]{1,63}(?:\.[\w-]{1,63})*"
+#: Matches addresses that every Django can send; it decides on all others.
+_PLAIN_ADDRESS = re.compile(rf"{_ADDRESS}|(?:[\w+-]+ )+<{_ADDRESS}>", re.ASCII)
+#: The headers that Django parses as addresses.
+_ADDRESS_HEADERS = frozenset({"from", "sender", "reply-to", "to", "cc", "bcc"})
+
+
+def refuse_unsendable(message: EmailMessage, checks_addresses: bool) -> None:
+    """Raise the error with which Django would fail to send a message.
+
+    ValueError for a newline in a header or an invalid address, its subclass UnicodeEncodeError for text that cannot be
+    encoded, LookupError for an unknown charset. UnstorableMessage if Django raises anything else for an address.
+    ``checks_addresses``: whether Django's SMTP backend will send the message as it is.
+    """
+    addresses = list(map(str, (message.from_email, *message.to, *message.cc, *message.bcc)))
+    headers: list[Any] = [message.subject, *addresses, *message.reply_to]
+    address_headers = list(message.reply_to)
+    for name, value in message.extra_headers.items():
+        headers += (name, value)
+        if str(name).lower() in _ADDRESS_HEADERS:
+            address_headers.append(value)
+    text = "\0".join(map(str, headers))
+    has_own_rendering = type(message).message is not EmailMessage.message
+    if text.splitlines() != [text] or not _can_encode(message, text):
+        # Django finds a newline in bcc, which is no header, when it prepares the envelope.
+        _refuse_addresses(message, [address for address in addresses if len(address.splitlines()) > 1])
+        _render(message, has_own_rendering)
+    elif not has_own_rendering and not "".join(map(str, address_headers)).isascii():
+        _render(message, has_own_rendering)
+    if checks_addresses and not all(map(_PLAIN_ADDRESS.fullmatch, addresses)):
+        _refuse_addresses(message, [message.from_email, *message.recipients()])
+
+
+def _can_encode(message: EmailMessage, headers: str) -> bool:
+    """Return whether the headers and texts of a message can be encoded, as far as one sees without rendering it."""
+    encoding = str(message.encoding or "utf-8")
+    texts = [message.body]
+    for alternative in getattr(message, "alternatives", None) or ():
+        if isinstance(alternative, (tuple, list)):
+            texts += alternative[:1]
+    try:
+        codecs.lookup(encoding)
+        headers.encode()
+        for text in texts:
+            if isinstance(text, str):
+                text.encode(encoding)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def _refuse_addresses(message: EmailMessage, addresses: list[Any]) -> None:
+    """Raise the error of Django for the first address that it cannot send."""
+    for address in addresses:
+        try:
+            _prepare_address(address, message.encoding or "utf-8")
+        except (ValueError, LookupError):
+            raise
+        except interrupts():
+            raise
+        except Exception as error:  # Django may raise anything for what is no address
+            raise UnstorableMessage(f"Django cannot send to or from {address!r}: {error}") from error
+
+
+def _prepare_address(address: Any, encoding: Any) -> Any:
+    """Prepare an address as Django's SMTP backend does when it sends."""
+    # Django < 6.0: a function of the module.
+    if not hasattr(SMTPBackend, "prep_address"):
+        return django_message.sanitize_address(address, encoding)
+    return SMTPBackend.prep_address(_BACKEND, address)
+
+
+#: prep_address() uses nothing of its backend, and making one would need settings.
+_BACKEND: Any = SMTPBackend.__new__(SMTPBackend)
+
+
+def _render(message: EmailMessage, has_own_rendering: bool) -> None:
+    """Render a copy of a message, and raise Django's error if that fails because of a value in it.
+
+    Attachments are left out, unless the message is of a class that renders itself and may read them.
+    """
+    duplicate = copy.copy(message)
+    remove_connection(duplicate)
+    for name, value in vars(duplicate).items():
+        if isinstance(value, (list, dict)):
+            setattr(duplicate, name, copy.copy(value))
+    if not has_own_rendering:
+        duplicate.attachments = []
+    try:
+        rendered: Any = duplicate.message() if USES_LEGACY_API else duplicate.message(policy=SMTP)  # type: ignore[call-arg,unused-ignore]
+        rendered.as_bytes()
+    except (ValueError, LookupError):
+        raise
+    except interrupts():
+        raise
+    except Exception:  # noqa: BLE001, S110 - not about the text; the drain will say what it is
+        pass
