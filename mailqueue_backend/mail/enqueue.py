@@ -34,16 +34,16 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
     """
     being_delivered = getattr(in_delivery, "message", None)
     stamps_headers = backend.stamps_headers
-    # A site's own hook or _send() may accept any address.
+    # A site's own hook or _send() may send what Django does not.
     sender = getattr(backend, "delivers_with", type(backend))
-    checks_addresses = stamps_headers and sender._send is _SEND and not backend._has_own_hook
+    by_smtp = stamps_headers and sender._send is _SEND and not backend._has_own_hook
     payloads = []
     for number, message in enumerate(messages, start=1):
         if being_delivered is not None and message is being_delivered:
             # It would be queued again by each drain, and never expire.
             raise ConfigurationError("The backend that delivers what is queued queues it again: no mail would arrive.")
         if isinstance(message, EmailMessage):
-            refuse_unsendable(message, checks_addresses)
+            refuse_unsendable(message, by_smtp)
         given = kwargs.get("created")
         created = naive_local(given) if given else datetime.now()
         meta = Meta.new(created, latest_epoch(created) if given else created.timestamp(), backend.alias)

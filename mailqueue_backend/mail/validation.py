@@ -26,12 +26,12 @@ _PLAIN_ADDRESS = re.compile(rf"{_ADDRESS}|(?:[\w+-]+ )+<{_ADDRESS}>", re.ASCII)
 _ADDRESS_HEADERS = frozenset({"from", "sender", "reply-to", "to", "cc", "bcc"})
 
 
-def refuse_unsendable(message: EmailMessage, checks_addresses: bool) -> None:
+def refuse_unsendable(message: EmailMessage, by_smtp: bool) -> None:
     """Raise the error with which Django would fail to send a message.
 
-    ValueError for a newline in a header or an invalid address, its subclass UnicodeEncodeError for text that cannot be
-    encoded, LookupError for an unknown charset. UnstorableMessage if Django raises anything else for an address.
-    ``checks_addresses``: whether Django's SMTP backend will send the message as it is.
+    ValueError for a newline in a header. If Django's SMTP backend will send the message as it is (``by_smtp``), also
+    ValueError for an invalid address, its subclass UnicodeEncodeError for text that cannot be encoded, LookupError for
+    an unknown charset, and UnstorableMessage if Django raises anything else for an address.
     """
     addresses = list(map(str, (message.from_email, *message.to, *message.cc, *message.bcc)))
     headers: list[Any] = [message.subject, *addresses, *message.reply_to]
@@ -41,15 +41,21 @@ def refuse_unsendable(message: EmailMessage, checks_addresses: bool) -> None:
         if str(name).lower() in _ADDRESS_HEADERS:
             address_headers.append(value)
     text = "\0".join(map(str, headers))
-    has_own_rendering = type(message).message is not EmailMessage.message
-    if text.splitlines() != [text] or not _can_encode(message, text):
+    renders_itself = type(message).message is not EmailMessage.message
+    if text.splitlines() != [text]:
         # Django finds a newline in bcc, which is no header, when it prepares the envelope.
-        _refuse_addresses(message, [address for address in addresses if len(address.splitlines()) > 1])
-        _render(message, has_own_rendering)
-    elif not has_own_rendering and not "".join(map(str, address_headers)).isascii():
-        _render(message, has_own_rendering)
-    if checks_addresses and not all(map(_PLAIN_ADDRESS.fullmatch, addresses)):
-        _refuse_addresses(message, [message.from_email, *message.recipients()])
+        _refuse_addresses(message, [one for one in _envelope(message) if len(str(one).splitlines()) > 1])
+        _render(message, renders_itself)
+    if not by_smtp:
+        return
+    if not _can_encode(message, text) or not (renders_itself or "".join(map(str, address_headers)).isascii()):
+        _render(message, renders_itself)
+    if not all(map(_PLAIN_ADDRESS.fullmatch, addresses)):
+        _refuse_addresses(message, _envelope(message))
+
+
+def _envelope(message: EmailMessage) -> list[Any]:
+    return [message.from_email, *message.recipients()]
 
 
 def _can_encode(message: EmailMessage, headers: str) -> bool:
@@ -95,7 +101,7 @@ def _prepare_address(address: Any, encoding: Any) -> Any:
 _BACKEND: Any = SMTPBackend.__new__(SMTPBackend)
 
 
-def _render(message: EmailMessage, has_own_rendering: bool) -> None:
+def _render(message: EmailMessage, renders_itself: bool) -> None:
     """Render a copy of a message, and raise Django's error if that fails because of a value in it.
 
     Attachments are left out, unless the message is of a class that renders itself and may read them.
@@ -105,7 +111,7 @@ def _render(message: EmailMessage, has_own_rendering: bool) -> None:
     for name, value in vars(duplicate).items():
         if isinstance(value, (list, dict)):
             setattr(duplicate, name, copy.copy(value))
-    if not has_own_rendering:
+    if not renders_itself:
         duplicate.attachments = []
     try:
         rendered: Any = duplicate.message() if USES_LEGACY_API else duplicate.message(policy=SMTP)  # type: ignore[call-arg,unused-ignore]

@@ -411,6 +411,23 @@ class ShapeTests(AttackTestCase):
                 self.assertUnreadable(PYTHON3 + opcodes + STOP)
                 self.assertUnreadable(PYTHON3 + NONE + opcodes + STOP)
 
+    def test_protocol_that_no_python_knows_is_refused(self) -> None:
+        for protocol in (6, 255):
+            with self.subTest(protocol=protocol):
+                head = bytes((0x80, protocol))
+                self.assertUnreadable(payload(head=head))
+                self.assertUnreadable(payload(head=PYTHON3 + head))
+        self.assertPlain(payload(head=b"\x80\x05"))
+
+    def test_address_must_be_a_text(self) -> None:
+        for address in (b"K\x05", b"G" + bytes(8), b"\x88", CREATED):
+            for field in ("to", "cc", "bcc", "reply_to"):
+                with self.subTest(field=field, address=address):
+                    self.assertUnreadable(payload(message(**{field: sequence(text("a@example.com"), address)})))
+            with self.subTest(field="from_email", address=address):
+                self.assertUnreadable(payload(message(from_email=address)))
+        self.assertPlain(payload(message(to=sequence(text("a@example.com"), NONE), from_email=NONE)))
+
     def test_message_must_have_what_every_message_has(self) -> None:
         for missing in ("subject", "body", "from_email", "to"):
             with self.subTest(missing=missing):

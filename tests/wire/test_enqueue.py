@@ -172,6 +172,38 @@ class RefusedMessageTests(TestCase):
         self.assertIn("lock", str(caught.exception))
         self.assertEqual(len(open_queue("MAIL_QUEUE")), 0)
 
+    def test_attribute_that_cannot_be_pickled_is_named(self) -> None:
+        lock = threading.Lock()
+        for culprit, attributes in (
+            ("message.request", {"request": lock}),
+            ("message.subject", {"subject": lock}),
+            ("message.attachments[1]", {"attachments": [("a", "b", "text/plain"), ("a", lock, "application/zip")]}),
+            ("message.extra_headers['X-Lock']", {"extra_headers": {"X-Test": "x", "X-Lock": lock}}),
+            ("message.metadata['lock']", {"metadata": {"a": 1, "lock": lock}}),
+        ):
+            with self.subTest(culprit):
+                broken = message()
+                vars(broken).update(attributes)
+                with self.assertRaisesMessage(UnstorableMessage, f"since {culprit} cannot be pickled: "):
+                    QueuedEmailBackend().send_messages([broken])
+        with self.assertRaisesMessage(UnstorableMessage, "since kwargs['callback'] cannot be pickled: "):
+            QueuedEmailBackend().send_messages([message()], campaign="spring", callback=lambda: None)
+
+    def test_connection_is_not_named(self) -> None:
+        broken = message()
+        vars(broken).update(connection=QueuedEmailBackend(), request=threading.Lock())
+        with self.assertRaisesMessage(UnstorableMessage, "since message.request cannot be pickled"):
+            QueuedEmailBackend().send_messages([broken])
+
+    def test_hook_that_raises_is_no_attribute_s_fault(self) -> None:
+        class Raising(QueuedEmailBackend):
+            @staticmethod
+            def _wrap(email: Any, created: Any = None, **kwargs: Any) -> bytes:
+                raise TypeError("of the hook")
+
+        with self.assertRaisesMessage(UnstorableMessage, "since it cannot be pickled: of the hook"):
+            Raising().send_messages([message()])
+
 
 class Down:
     """A queue-front queue whose server does not answer."""
