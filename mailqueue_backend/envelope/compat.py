@@ -66,7 +66,8 @@ STAND_INS: dict[tuple[str, str], Any] = {
 _ATTACHMENT_METHODS = ("_create_attachments", "_create_attachment", "_add_attachments", "_add_attachment")
 _ALTERNATIVE_METHODS = ("_create_alternatives", "_add_bodies")
 _COMMON_METHODS = ("_create_message", "_create_mime_attachment")
-_DJANGOS_CLASSES = (EmailMessage, EmailMultiAlternatives)
+#: The classes of messages that Django itself makes.
+DJANGOS_CLASSES = (EmailMessage, EmailMultiAlternatives)
 
 
 def remove_connection(message: Any) -> None:
@@ -86,7 +87,7 @@ def upgrade_message(message: EmailMessage) -> None:
     attributes = vars(message)
     attributes.pop(_OTHER_CONNECTION, None)
     attributes.setdefault(CONNECTION, None)
-    is_stock = type(message) in _DJANGOS_CLASSES
+    is_stock = type(message) in DJANGOS_CLASSES
     fills_attachments = not _overrides(message, _ATTACHMENT_METHODS)
     fills_alternatives = not _overrides(message, _ALTERNATIVE_METHODS)
     if not USES_LEGACY_API:
@@ -97,27 +98,26 @@ def upgrade_message(message: EmailMessage) -> None:
         if isinstance(encoding := attributes.get("encoding"), Charset):
             attributes["encoding"] = encoding.input_charset
     if message.attachments:
-        _replace_items(
-            attributes, "attachments", partial(_upgrade_attachment, fill=fills_attachments, is_stock=is_stock)
-        )
+        _replace_items(message, "attachments", partial(_upgrade_attachment, fill=fills_attachments, is_stock=is_stock))
     if getattr(message, "alternatives", None):
-        _replace_items(attributes, "alternatives", partial(_upgrade_alternative, fill=fills_alternatives))
+        _replace_items(message, "alternatives", partial(_upgrade_alternative, fill=fills_alternatives))
 
 
 def _overrides(message: EmailMessage, names: tuple[str, ...]) -> bool:
     """Return whether the class of a message overrides one of Django's methods."""
     kind = type(message)
-    return kind not in _DJANGOS_CLASSES and any(
-        getattr(kind, name, None) not in [getattr(stock, name, None) for stock in _DJANGOS_CLASSES]
+    return kind not in DJANGOS_CLASSES and any(
+        getattr(kind, name, None) not in [getattr(stock, name, None) for stock in DJANGOS_CLASSES]
         for name in (*names, *_COMMON_METHODS)
     )
 
 
-def _replace_items(attributes: dict[str, Any], name: str, upgrade: Callable[[Any], Any]) -> None:
+def _replace_items(message: EmailMessage, name: str, upgrade: Callable[[Any], Any]) -> None:
     """Upgrade each item of a list; keep the list itself if no item changes."""
-    items = [upgrade(item) for item in attributes[name]]
-    if any(new is not old for new, old in zip(items, attributes[name], strict=True)):
-        attributes[name] = items
+    before = getattr(message, name)
+    items = [upgrade(item) for item in before]
+    if any(new is not old for new, old in zip(items, before, strict=True)):
+        setattr(message, name, items)
 
 
 def _upgrade_attachment(attachment: Any, fill: bool, is_stock: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,20 @@ from .mailers import DEFAULT_ALIAS, mailers_setting, make_mailer, queueing_maile
 logger = get_logger("storing")
 attach_handler()
 
+#: Django's method.
+_RECIPIENTS = EmailMessage.recipients
+#: The arguments of a backend that choose a server and a login.
+_SERVER_ARGUMENTS = (
+    "host",
+    "port",
+    "username",
+    "password",
+    "use_tls",
+    "use_ssl",
+    "timeout",
+    "ssl_keyfile",
+    "ssl_certfile",
+)
 #: The names of ignored arguments of which this process has warned.
 _warned_of: set[str] = set()
 
@@ -49,8 +63,6 @@ class QueueingMixin(BaseEmailBackend):
     alias: str | None = None
     #: Whether several threads of a drain may deliver, each through its own copy of this backend.
     parallel = False
-    #: The arguments with which this instance was made, and of which a drain knows nothing.
-    _ignorable: Sequence[str] = ()
     #: The session that delivers through this backend; None: the backend only queues.
     _session: Session | None = None
 
@@ -63,6 +75,11 @@ class QueueingMixin(BaseEmailBackend):
         compatibility with 0.1.2, and has no effect.
         """
         super().__init__(*args, **kwargs)
+        # Django >= 6.1: the arguments of get_connection(), beside a mailer's OPTIONS.
+        names = _SERVER_ARGUMENTS if kwargs.get("alias") is None else kwargs.get("_ignore_unknown_kwargs", ())
+        self._ignorable = {
+            name: kwargs[name] for name in names if name in _SERVER_ARGUMENTS and kwargs.get(name) is not None
+        }
         self.fail_silently = fail_silently
         self.report = Report()
         self.options = DrainOptions()
@@ -105,9 +122,15 @@ class QueueingMixin(BaseEmailBackend):
         package.
         """
         messages = [] if getattr(in_handling, "record", None) else list(email_messages or ())
-        to_nobody = [message for message in messages if isinstance(message, EmailMessage) and not message.recipients()]
+        to_nobody = [
+            id(message)
+            for message in messages
+            if isinstance(message, EmailMessage)
+            # An overridden recipients() may change the message.
+            and not (message if type(message).recipients is _RECIPIENTS else copy.copy(message)).recipients()
+        ]
         if to_nobody and not self._has_own_hook:
-            messages = [message for message in messages if not any(message is one for one in to_nobody)]
+            messages = [message for message in messages if id(message) not in to_nobody]
         if self._ignorable and messages:
             self._warn_of_ignored()
         try:
@@ -132,9 +155,13 @@ class QueueingMixin(BaseEmailBackend):
             delivering: Any = type(self)() if self.alias is None else make_mailer(self.alias)
         except interrupts():
             raise
-        except Exception:  # noqa: BLE001 - a site's class may need arguments; a drain will say so
+        except Exception:  # noqa: BLE001 - a site's class may need arguments
             return
-        ignored = [name for name in self._ignorable if getattr(self, name) != getattr(delivering, name)]
+        ignored = [
+            name
+            for name, value in self._ignorable.items()
+            if getattr(self, name, value) != getattr(delivering, name, None)
+        ]
         names = ", ".join(ignored)
         if ignored and names not in _warned_of:
             _warned_of.add(names)

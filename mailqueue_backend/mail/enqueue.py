@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
@@ -23,8 +24,11 @@ from ..settings import conf
 from .validation import refuse_unsendable
 
 Message = TypeVar("Message")
-#: Django's method, which sends a message as it is.
-_SEND = vars(SMTPBackend)["_send"]
+#: Returns the methods of an SMTP backend that decide what can be sent.
+# Django < 6.0: prep_address() does not exist.
+_methods = attrgetter("_send", "prep_address") if hasattr(SMTPBackend, "prep_address") else attrgetter("_send")
+#: Those of Django.
+_METHODS = _methods(SMTPBackend)
 
 
 def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> list[bytes]:
@@ -34,9 +38,9 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
     """
     being_delivered = getattr(in_delivery, "message", None)
     stamps_headers = backend.stamps_headers
-    # A site's own hook or _send() may send what Django does not.
+    # A site's own hook or method may send what Django does not.
     sender = getattr(backend, "delivers_with", type(backend))
-    by_smtp = stamps_headers and sender._send is _SEND and not backend._has_own_hook
+    by_smtp = stamps_headers and _methods(sender) == _METHODS and not backend._has_own_hook
     payloads = []
     for number, message in enumerate(messages, start=1):
         if being_delivered is not None and message is being_delivered:

@@ -19,18 +19,6 @@ __all__ = ["FORMATTER", "LFH", "LOGGER", "QueuedEmailBackend"]
 LFH = attach_handler()  # 0.1.2
 FORMATTER = LFH.formatter  # 0.1.2
 
-#: The arguments that choose a server and a login.
-_SERVER_OPTIONS = (
-    "host",
-    "port",
-    "username",
-    "password",
-    "use_tls",
-    "use_ssl",
-    "timeout",
-    "ssl_keyfile",
-    "ssl_certfile",
-)
 #: Replacements for smtplib's classes. Any other connection class is used unchanged.
 _CONNECTION_CLASSES = {smtplib.SMTP: DeliverySMTP, smtplib.SMTP_SSL: DeliverySMTPOverSSL}
 
@@ -57,10 +45,6 @@ class QueuedEmailBackend(QueueingMixin, EmailBackend):
         if hasattr(mail, "mailers"):
             # Django >= 6.1: without this argument, the SMTP backend warns if it is not made from MAILERS.
             kwargs.setdefault("alias", None)
-        given = {"host": host, "port": port, "username": username, "password": password, "use_tls": use_tls, **kwargs}
-        # Django >= 6.1: the arguments of get_connection(), which a drain ignores; all others are a mailer's OPTIONS.
-        names = given if given.get("alias") is None else kwargs.get("_ignore_unknown_kwargs", ())
-        self._ignorable = [name for name in _SERVER_OPTIONS if name in names and given.get(name) is not None]
         super().__init__(
             host=host,
             port=port,

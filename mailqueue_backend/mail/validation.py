@@ -15,8 +15,9 @@ from typing import Any
 from django.core.mail import EmailMessage
 from django.core.mail import message as django_message
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
+from django.utils.functional import Promise
 
-from ..envelope.compat import USES_LEGACY_API, remove_connection
+from ..envelope.compat import DJANGOS_CLASSES, USES_LEGACY_API, remove_connection
 from ..errors import UnstorableMessage, interrupts
 
 _ADDRESS = r"[\w+-]+(?:\.[\w+-]+)*@[\w-]{1,63}(?:\.[\w-]{1,63})*"
@@ -36,26 +37,30 @@ def refuse_unsendable(message: EmailMessage, by_smtp: bool) -> None:
     addresses = list(map(str, (message.from_email, *message.to, *message.cc, *message.bcc)))
     headers: list[Any] = [message.subject, *addresses, *message.reply_to]
     address_headers = list(message.reply_to)
+    is_suspicious = False
     for name, value in message.extra_headers.items():
         headers += (name, value)
         if str(name).lower() in _ADDRESS_HEADERS:
             address_headers.append(value)
+        is_suspicious |= not USES_LEGACY_API and (str(name).lower() == "bcc" or not isinstance(value, (str, Promise)))
     text = "\0".join(map(str, headers))
-    renders_itself = type(message).message is not EmailMessage.message
     if text.splitlines() != [text]:
         # Django finds a newline in bcc, which is no header, when it prepares the envelope.
         _refuse_addresses(message, [one for one in _envelope(message) if len(str(one).splitlines()) > 1])
-        _render(message, renders_itself)
+        _render(message)
     if not by_smtp:
         return
-    if not _can_encode(message, text) or not (renders_itself or "".join(map(str, address_headers)).isascii()):
-        _render(message, renders_itself)
+    if type(message) in DJANGOS_CLASSES:
+        is_suspicious |= not "".join(map(str, address_headers)).isascii()
+    if is_suspicious or not _can_encode(message, text):
+        _render(message)
     if not all(map(_PLAIN_ADDRESS.fullmatch, addresses)):
         _refuse_addresses(message, _envelope(message))
 
 
 def _envelope(message: EmailMessage) -> list[Any]:
-    return [message.from_email, *message.recipients()]
+    # An overridden recipients() may change the message.
+    return [message.from_email, *copy.copy(message).recipients()]
 
 
 def _can_encode(message: EmailMessage, headers: str) -> bool:
@@ -101,17 +106,17 @@ def _prepare_address(address: Any, encoding: Any) -> Any:
 _BACKEND: Any = SMTPBackend.__new__(SMTPBackend)
 
 
-def _render(message: EmailMessage, renders_itself: bool) -> None:
+def _render(message: EmailMessage) -> None:
     """Render a copy of a message, and raise Django's error if that fails because of a value in it.
 
-    Attachments are left out, unless the message is of a class that renders itself and may read them.
+    Attachments are left out, except where a site's own class may read them.
     """
     duplicate = copy.copy(message)
     remove_connection(duplicate)
     for name, value in vars(duplicate).items():
-        if isinstance(value, (list, dict)):
-            setattr(duplicate, name, copy.copy(value))
-    if not renders_itself:
+        if type(value) in (list, dict):
+            setattr(duplicate, name, value.copy())
+    if type(message) in DJANGOS_CLASSES:
         duplicate.attachments = []
     try:
         rendered: Any = duplicate.message() if USES_LEGACY_API else duplicate.message(policy=SMTP)  # type: ignore[call-arg,unused-ignore]
@@ -120,5 +125,7 @@ def _render(message: EmailMessage, renders_itself: bool) -> None:
         raise
     except interrupts():
         raise
-    except Exception:  # noqa: BLE001, S110 - not about the text; the drain will say what it is
-        pass
+    except Exception as error:
+        # A site's own message() may fail now and not in a drain.
+        if type(message) in DJANGOS_CLASSES:
+            raise UnstorableMessage(f"Django cannot render the message: {error}") from error

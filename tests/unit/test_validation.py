@@ -89,7 +89,11 @@ class AddressTests(ValidationTestCase):
             def _send_queued_messages(self, email_message: Any, expired: Any, email_message_dict: Any) -> Any:
                 return self.SENT
 
-        for kind in (OwnSend, OwnHook):
+        class OwnAddresses(QueuedEmailBackend):
+            def prep_address(self, address: Any, force_ascii: bool = True) -> Any:
+                return address
+
+        for kind in (OwnSend, OwnHook, *([OwnAddresses] if IS_STRICT else [])):
             with self.subTest(kind=kind):
                 self.assertQueued(changed(to=["+49 (30) 1234, 5"]), kind())
         with override_settings(MAIL_QUEUE_DELIVERY_BACKEND="django.core.mail.backends.dummy.EmailBackend"):
@@ -137,6 +141,9 @@ class TextTests(ValidationTestCase):
         self.assertQueued(original)
         self.assertEqual(original.encoding, "no-charset")
 
+    def test_message_that_cannot_be_rendered_yet_is_accepted(self) -> None:
+        self.assertQueued(FailingNow("Sub\nject", "Body", "from@example.com", ["to@example.com"]))
+
     def test_reply_address_that_cannot_be_encoded_is_refused(self) -> None:
         address = "a@" + "é" * 64 + ".example"
         for attributes in ({"reply_to": [address]}, {"extra_headers": {"Sender": address}}):
@@ -144,11 +151,24 @@ class TextTests(ValidationTestCase):
                 self.assertRefused(UnicodeError, changed(**attributes))
         self.assertQueued(changed(reply_to=["Jörg <joerg@example.com>"]))
 
+    def test_header_that_django_refuses_is_refused(self) -> None:
+        for headers, error in (({"Bcc": "a@example.com"}, ValueError), ({"X-Number": 5}, UnstorableMessage)):
+            with self.subTest(headers=headers):
+                if IS_STRICT:
+                    self.assertRefused(error, changed(extra_headers=headers))
+                else:
+                    self.assertQueued(changed(extra_headers=headers))
+
     def test_nothing_is_rendered_without_suspicion(self) -> None:
         original = changed(subject="Grüße", body="Zeile\nZeile €", reply_to=["Ann <ann@example.com>"])
         with mock.patch.object(EmailMessage, "message") as rendered:
             self.assertQueued(original)
         rendered.assert_not_called()
+
+
+class FailingNow(EmailMessage):
+    def message(self, **kwargs: Any) -> Any:
+        raise TypeError("before the drain")
 
 
 class OwnCharset(EmailMessage):

@@ -114,12 +114,14 @@ class BrokenQueueTests(TestCase):
             mock.patch.object(loud, "send_mail", lambda *args, **kwargs: mail.mail_admins(*args, **kwargs)),
             on_the_root_logger(loud, logging.WARNING),
         ):
-            self.assertEqual(QueuedEmailBackend(fail_silently=True).send_messages([mail.EmailMessage()]), 0)
+            self.assertEqual(
+                QueuedEmailBackend(fail_silently=True).send_messages([mail.EmailMessage(to=["to@example.com"])]), 0
+            )
         self.assertEqual(self.write_many.call_count, 1)
 
     def test_mail_that_is_not_silent_raises(self) -> None:
         with on_the_root_logger(AdminEmailHandler(), logging.WARNING), self.assertRaises(QueueUnavailable):
-            QueuedEmailBackend().send_messages([mail.EmailMessage()])
+            QueuedEmailBackend().send_messages([mail.EmailMessage(to=["to@example.com"])])
         self.assertEqual(self.write_many.call_count, 1)
 
     @skipUnless(hasattr(mail, "mailers"), "MAILERS came with Django 6.1")

@@ -133,7 +133,7 @@ class ReuseTests(ScriptedTestCase):
     def test_message_that_cannot_be_rendered_does_not_cost_the_connection(self) -> None:
         self.serve()
         broken = message("b")
-        broken.encoding = "no such encoding"
+        broken.attachments = [("a.bin", b"", "no MIME type")]
         self.backend().send_messages([message("a"), broken, message("c")])
         self.assertEqual(self.failing_drain().sent, 2)
         self.assertEqual(self.smtp.connections, 1)
@@ -141,7 +141,7 @@ class ReuseTests(ScriptedTestCase):
     def test_refusals_of_one_message_are_not_those_of_the_next(self) -> None:
         self.serve(in_turn(RCPT=["550 5.1.1 no"]))
         broken = message("b")
-        broken.encoding = "no such encoding"
+        broken.attachments = [("a.bin", b"", "no MIME type")]
         self.backend().send_messages([message("a"), broken])
         with override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
             report = self.failing_drain()

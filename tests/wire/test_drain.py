@@ -106,7 +106,7 @@ class FailureTests(MailTestCase):
     def test_no_recipient_left(self) -> None:
         failing = message("x")
         failing.to = []
-        QueuedEmailBackend().send_messages([failing])
+        self.queue.write(QueuedEmailBackend._wrap(failing))
         with self.assertLogs("mailqueue_backend.delivery"):
             self.assertEqual(drain().requeued, 1)
 

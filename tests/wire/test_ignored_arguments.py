@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import skipUnless
+from unittest import skipIf, skipUnless
 
 from django.core import mail
 from django.test import override_settings
 
-from mailqueue_backend.mail import base
+from mailqueue_backend.mail import base, relay
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import BACKEND, QueueTestCase, message
 
@@ -57,6 +57,13 @@ class SettingsTests(IgnoredArgumentsTestCase):
         backend = QueuedEmailBackend("other.example.com", 2525, use_ssl=True, timeout=7)
         self.assertIn("host, port, use_ssl, timeout,", self.warning(lambda: backend.send_messages([message()])))
 
+    @skipIf(hasattr(mail, "mailers"), "Django 6.1 warns of it itself")
+    @override_settings(MAIL_QUEUE_DELIVERY_BACKEND="django.core.mail.backends.dummy.EmailBackend")
+    def test_relay_warns_too(self) -> None:
+        backend = relay.QueuedEmailBackend(username="me")
+        self.assertIn("Ignored: username,", self.warning(lambda: backend.send_messages([message()])))
+        self.assertSilent(relay.QueuedEmailBackend(username=None))
+
     def test_each_kind_is_named_once(self) -> None:
         def send() -> None:
             for host in ("a.example.com", "b.example.com"):
@@ -88,7 +95,7 @@ class SettingsTests(IgnoredArgumentsTestCase):
             QueuedEmailBackend("other.example.com").send_messages([message(to=[])])
 
 
-@skipUnless(not hasattr(mail, "mailers"), "Django 6.1 deprecates the login of one message")
+@skipIf(hasattr(mail, "mailers"), "Django 6.1 deprecates the login of one message")
 class SendMailTests(IgnoredArgumentsTestCase):
     def test_login_of_send_mail(self) -> None:
         def send(**kwargs: Any) -> None:
