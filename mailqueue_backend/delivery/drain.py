@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from threading import Thread
@@ -77,20 +76,27 @@ class Drain:
         return self.report
 
     def _conclude(self, pool: WorkerPool) -> None:
-        """Log why messages wait, and complete the report."""
+        """Complete the report, and log why messages wait."""
         self.report.recipients_given_up = sum(worker.recipients_given_up for worker in pool.workers)
-        oldest = min((worker.oldest for worker in pool.workers), default=math.inf)
         is_left = not self._options.stop.asked and self.report.tried < self.report.length
-        with suppress(QueueUnavailable):
+        mailers = {self._main, *self._mailers.values()}
+        has_reasons = any(mailer.reasons(is_left) for mailer in mailers)
+        waiting = self._describe_waiting(pool.workers) if has_reasons else ""
+        for mailer in mailers:
+            mailer.end(is_left, waiting)
+
+    def _describe_waiting(self, workers: Sequence[Worker]) -> str:
+        """Return how many messages wait, and since when the oldest, or else the first that was opened."""
+        try:
             waiting = self._queue.counts().waiting
-            age = duration(time.time() - min(oldest, time.time()))
-            text = (
-                f"1 message waits, since {age}."
-                if waiting == 1
-                else f"{waiting} messages wait, the oldest since {age}."
-            )
-            for mailer in {self._main, *self._mailers.values()}:
-                mailer.end(is_left, text)
+        except QueueUnavailable:
+            return "How many messages wait is not known, since the queue is unavailable."
+        now = time.time()
+        age = duration(now - min([now, *(worker.oldest for worker in workers)]))
+        if waiting == 1:
+            return f"1 message waits, since {age}."
+        which = "the oldest" if sum(worker.undelivered for worker in workers) >= waiting else "the first"
+        return f"{waiting} messages wait, {which} since {age}."
 
     def _can_go_on(self) -> bool:
         """Return whether the stop is not forced and at least one mailer of this queue is not blocked."""

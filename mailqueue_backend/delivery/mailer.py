@@ -33,6 +33,8 @@ class Refused(NamedTuple):
     domains: Set[str]
     #: What the log is to say of it.
     lines: Sequence[str]
+    #: The exception that carried the reply, if one did.
+    error: object = None
 
 
 class _Kind(NamedTuple):
@@ -100,18 +102,18 @@ class Mailer:
             self._report_refused([kind for kind in list(self._refused) if kind.sender == sender])
         self._paused_in_a_row.clear()
 
-    def note_refused(self, refused: Refused, error: object) -> None:
+    def note_refused(self, refused: Refused) -> None:
         """Note a message that may have been refused because of its sender, and pause a sender of several such ones."""
         sender, reply = refused.sender, refused.reply
         if not reply.incriminates:
-            self.report(refused.id, refused.lines, error)
+            self.report(refused.id, refused.lines, refused.error)
             return
         kind = _Kind(sender, reply.step, reply.code)
         alike = self._refused.setdefault(kind, {})
         alike[refused.id] = refused
         if self._refused.get(kind) is not alike:
             # Another worker has just logged the others.
-            self.report(refused.id, refused.lines, error)
+            self.report(refused.id, refused.lines, refused.error)
             return
         domains = set().union(*(each.domains for each in list(alike.values())))
         if len(alike) < REFUSALS_OF_A_SENDER or (reply.step == "RCPT" and len(domains) < 2):
@@ -129,10 +131,19 @@ class Mailer:
         for line in lines:
             self._troubles.report((message_id, line.rpartition(" (")[0]), line, say=say)
 
+    def reasons(self, is_left: bool) -> list[str]:
+        """Return why messages wait, in words; ``is_left``: some were not tried."""
+        if self.blocked is not None:
+            return [in_words(self.blocked)]
+        reasons = list(self.paused.values())
+        if not reasons and is_left and self.failure is not None:
+            reasons.append(in_words(self.failure))
+        return reasons
+
     def end(self, is_left: bool, waiting: str) -> None:
         """Log why messages wait; ``is_left``: some were not tried. ``waiting`` says how many, and since when."""
         self._report_refused(list(self._refused))
-        for reason in self._reasons(is_left):
+        for reason in self.reasons(is_left):
             self._troubles.report(
                 (self.name, reason), f"{self.name}: {reason.rstrip('.: ')}. {waiting}", f"{self.name}: works again."
             )
@@ -140,15 +151,7 @@ class Mailer:
     def _report_refused(self, kinds: Sequence[_Kind]) -> None:
         for kind in kinds:
             for refused in list(self._refused.pop(kind, {}).values()):
-                self.report(refused.id, refused.lines)
-
-    def _reasons(self, is_left: bool) -> list[str]:
-        if self.blocked is not None:
-            return [in_words(self.blocked)]
-        reasons = list(self.paused.values())
-        if not reasons and is_left and self.failure is not None:
-            reasons.append(in_words(self.failure))
-        return reasons
+                self.report(refused.id, refused.lines, refused.error)
 
 
 def _has_traceback(error: Exception) -> bool:

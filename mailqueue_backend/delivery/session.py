@@ -143,7 +143,7 @@ class Session:
             self.mailer.report(self.meta.id, lines, attempt.error)
         else:
             domains = {address.rpartition("@")[2].lower() for address in self.transcript.recipients}
-            self.mailer.note_refused(Refused(self._sender, attempt.doubt, self.meta.id, domains, lines), attempt.error)
+            self.mailer.note_refused(Refused(self._sender, attempt.doubt, self.meta.id, domains, lines, attempt.error))
 
     def _attempt(self, message: Any) -> Attempt:
         """Send a message in as many transactions as may help."""

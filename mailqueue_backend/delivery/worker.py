@@ -72,8 +72,8 @@ class Worker:
         self.on_dot = mark_at_dot
         #: Recipients who were given up while others have the message.
         self.recipients_given_up = 0
-        #: When the oldest message was queued that was opened and not delivered, in seconds since 1970.
-        self.oldest = math.inf
+        #: Messages that were opened and not delivered, and when the oldest of them was queued, in seconds since 1970.
+        self.undelivered, self.oldest = 0, math.inf
         #: The current delivery, or the last one.
         self.delivery: Delivery | None = None
         #: The session of the current message; None: it has none yet.
@@ -131,6 +131,7 @@ class Worker:
             self.recipients_given_up += session.given_up
         if outcome.sent:
             return DELIVERED
+        self.undelivered += 1
         self.oldest = min(self.oldest, envelope.meta.epoch(envelope.created))
         if not outcome.requeue:
             return DISCARDED

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from django.conf import settings
+from django.core.mail import EmailMessage
 from django.db import connection, connections
 from django.test import TestCase, TransactionTestCase, override_settings
 
@@ -29,6 +30,13 @@ def slowly(session: Session) -> str:
     time.sleep(0.01)
     session.store()
     return smtp.say("250 stored")(session)
+
+
+class Unencodable(EmailMessage):
+    """Passes send(), and fails when it is rendered."""
+
+    def message(self, **kwargs: Any) -> Any:
+        raise UnicodeError("surrogates not allowed")
 
 
 class ReuseTests(ScriptedTestCase):

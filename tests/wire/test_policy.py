@@ -49,9 +49,7 @@ class BlockedTests(PolicyTestCase):
                 self.assertEqual((report.sent, report.requeued, report.discarded), (0, 0, 0))
                 self.assertEqual((self.smtp.connections, self.smtp.said("MAIL"), self.attempts()), (1, 1, [0, 0, 0]))
                 self.assertEqual(len(self.lines), 1)
-                self.assertRegex(
-                    self.lines[0], rf"^127\.0\.0\.1:\d+: {self.REPLY}\. 3 messages wait, the oldest since "
-                )
+                self.assertRegex(self.lines[0], rf"^127\.0\.0\.1:\d+: {self.REPLY}\. 3 messages wait, the first since ")
                 self.queue.read_many(3)
         self.assertEqual(self.discards(), [])
 
@@ -164,7 +162,7 @@ class TwoSendersTests(PolicyTestCase):
         report = self.failing_drain()
         self.assertEqual((report.sent, self.attempts()), (0, [0, 0, 0, 1, 1, 1, 1, 1, 1]))
         (line,) = self.lines
-        self.assertRegex(line, rf"^127\.0\.0\.1:\d+: {LATER}\. 9 messages wait, the oldest since ")
+        self.assertRegex(line, rf"^127\.0\.0\.1:\d+: {LATER}\. 9 messages wait, the first since ")
 
     def test_message_that_is_accepted_in_between_shows_that_it_works(self) -> None:
         self.serve(by_sender({ME: LATER, OTHER: LATER}))

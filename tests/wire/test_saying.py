@@ -97,7 +97,7 @@ class LineTests(ScriptedTestCase):
         (record,) = self.failures()
         self.assertEqual(
             record.getMessage(),
-            f"127.0.0.1:{self.smtp.port}: connection refused. 12 messages wait, the oldest since 3 minutes.",
+            f"127.0.0.1:{self.smtp.port}: connection refused. 12 messages wait, the first since 3 minutes.",
         )
         self.assertIsNone(record.exc_info)
 
