@@ -1,4 +1,4 @@
-"""What the tests of the Redis queue start from: a queue of its own for each test, and consumers that die."""
+"""Base classes for the tests of the Redis queue: a separate queue for each test, and consumers that die."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def queue_at(url: str, name: str) -> Queue:
 
 
 class TakingMixin:
-    """Steps of a taker; each consumer of theirs dies, so that what it holds stays reserved until its lease ends."""
+    """Reserve and settle. Every consumer dies without closing, so its messages stay reserved until their leases end."""
 
     queue: Queue
 
     def consumer(self, lease: float = 60) -> Consumer:
-        """Open a consumer whose connection is closed when the test ends, with whatever it holds."""
+        """Open a consumer whose connection is closed, without putting anything back, when the test ends."""
         consumer = self.queue.consumer(lease)
         self.addCleanup(consumer._connection.close)  # type: ignore[attr-defined]
         return consumer
 
     def take(self, lease: float = 60, consumer: Consumer | None = None) -> Reservation:
-        """Reserve the one message that must be there."""
+        """Reserve exactly one message; fail if none is due."""
         (reservation,) = (consumer or self.consumer(lease)).exchange(wanted=1).reservations
         return reservation
 
@@ -48,7 +48,7 @@ class TakingMixin:
 
 @services.needs("Redis", services.redis_answers())
 class RedisTestCase(TakingMixin, SimpleTestCase):
-    """A queue of its own name on the shared server."""
+    """A queue with a unique name on the shared server."""
 
     url = f"redis://{services.REDIS}"
 
@@ -69,14 +69,14 @@ class RedisTestCase(TakingMixin, SimpleTestCase):
         self.queue.counts()
 
     def the_list(self) -> list[bytes]:
-        """Return what redisd and 0.1.2 see."""
+        """Return the payloads that redisd and 0.1.2 see."""
         payloads: list[bytes] = self.redis.lrange(self.name, 0, -1)
         return payloads
 
 
 @contextmanager
 def assert_in_time(case: SimpleTestCase, *texts: str) -> Iterator[None]:
-    """Expect QueueUnavailable with these texts within 5 seconds, and without what stands before the @."""
+    """Expect QueueUnavailable within 5 seconds, with these texts and without the password of the URL."""
     started = time.monotonic()
     with case.assertRaises(QueueUnavailable) as caught:
         yield

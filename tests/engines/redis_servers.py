@@ -1,4 +1,4 @@
-"""Redis servers that can be stopped, and addresses where none answers as it should."""
+"""Redis servers that can be stopped, and addresses at which no Redis server answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-#: Whether tests can start a server of their own.
+#: Whether tests can start a private server.
 INSTALLED = shutil.which("redis-server") is not None
 
 
 class OwnRedis:
-    """A redis-server of the test's own, with a directory and a password."""
+    """A private redis-server with a temporary directory and a password."""
 
     password = "s3cret-w0rd"
 
@@ -64,11 +64,11 @@ class OwnRedis:
 
 
 class Proxy:
-    """Stands before a Redis server and can lose an answer: the command was carried out, but nobody hears of it."""
+    """Forwards to a Redis server and can drop an answer: the command is carried out, but the client never learns it."""
 
     def __init__(self, target: str) -> None:
         self.target = target
-        #: The answer to the next command that has this in it is lost.
+        #: Drop the answer to the next command that contains these bytes.
         self.lose: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -91,7 +91,7 @@ class Proxy:
         losing = False
         with client, socket.create_connection((host, int(port))) as server, suppress(OSError):
             while True:
-                # A long command comes in pieces, and only then has it an answer.
+                # A long command arrives in pieces; the server answers only after the last one.
                 readable, _, _ = select.select([client, server], [], [])
                 if client in readable:
                     command = client.recv(65536)
@@ -108,7 +108,7 @@ class Proxy:
 
 
 def free_port() -> int:
-    """Return a port where nobody listens."""
+    """Return a port on which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port: int = unused.getsockname()[1]
     return port
@@ -116,7 +116,7 @@ def free_port() -> int:
 
 @contextmanager
 def listening(*, black_hole: bool) -> Iterator[str]:
-    """Yield an address that accepts and never answers, or that drops all packets."""
+    """Yield the address of a listener that accepts and never answers, or one that drops all packets."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))

@@ -1,6 +1,7 @@
-"""A process that takes everything out of a queue and prints it, for the tests: ``python -m tests.engines.takers …``.
+"""A child process that empties a queue and prints the payloads: ``python -m tests.engines.takers …``.
 
-Run by spawn(). It prints "ready", waits for a line, takes, and prints each payload in hex on a line.
+spawn() starts it. It prints "ready", waits for a line on stdin, takes every message, and prints one payload per line
+in hex.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.base import MessageQueue, Reservation, Settlement
 from mailqueue_backend.settings import conf
 
-#: Warnings are errors here too, but for the one that Django 6.1 gives about EMAIL_BACKEND at start-up.
+#: Treat warnings as errors, except the one that Django 6.1 issues about EMAIL_BACKEND at start-up.
 WARNINGS = ["-W", "error", "-W", "ignore:The EMAIL_:PendingDeprecationWarning"]
 
 
 def take_all(queue: MessageQueue) -> list[bytes]:
-    """Take as a drain does: acknowledge a group and get the next one in one exchange, until nothing is left."""
+    """Take every message as a drain does: each exchange acknowledges one group and reserves the next."""
     payloads: list[bytes] = []
     reservations: list[Reservation] = []
     with queue.consumer(60) as consumer:
@@ -36,7 +37,7 @@ def take_all(queue: MessageQueue) -> list[bytes]:
 
 
 def spawn(name: str, journal_mode: str = "") -> subprocess.Popen[str]:
-    """Start a taker on the queue, the engine and the test database of the test that calls."""
+    """Start a taker on this queue, with the engine and the test database of the calling test."""
     alias = conf.MAIL_QUEUE_DATABASE
     database = str(connections[alias].settings_dict["NAME"])
     return subprocess.Popen(
@@ -74,7 +75,7 @@ def main(name: str, backend: str, alias: str, database: str, journal_mode: str) 
 
 
 def set_journal_mode(alias: str, mode: str) -> None:
-    """Switch SQLite's journal: WAL stays with the file, the others with the connection."""
+    """Switch SQLite's journal mode. WAL persists in the file; the other modes last as long as the connection."""
     with connections[alias].cursor() as cursor:
         cursor.execute(f"PRAGMA journal_mode = {mode}")
         if cursor.fetchone() != (mode.lower(),):

@@ -1,8 +1,8 @@
-"""A queue that an earlier release has filled drains all the same, and each message goes out once.
+"""A queue filled by an earlier version is drained, and each message is sent once.
 
-earlier_queues/ holds the rows and the keys that the code of commit 2f48cc9 wrote, which reserved one message at a time
-and stored no ids: two fresh messages, one that one of its two recipients has, one whose lease has ended, one whose
-lease has not, one that was deferred, and one that was buried.
+earlier_queues/ holds the rows and the keys that the code of commit 2f48cc9 wrote. It reserved one message at a time
+and stored no ids. There are two new messages, one already delivered to one of its two recipients, one with an expired
+lease, one with a running lease, one deferred, and one buried.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIRECTORY = TOP / "tests" / "earlier_queues"
 NAME = f"{services.PREFIX}_earlier"
 
 DUE = ["expired lease", "first", "partly delivered", "second"]
-#: Seconds after which all leases have ended, and what is deferred is due.
+#: Age of the queue, in seconds, at which every lease has ended and the deferred message is due.
 LATER = 4000
 
 
@@ -34,7 +34,7 @@ def read(name: str) -> Any:
 
 
 class EarlierQueueContract:
-    """What each engine promises; load() fills its queue as it was ``age`` seconds ago."""
+    """The promises of each engine. load() fills the queue as if it had been written ``age`` seconds ago."""
 
     def load(self, age: float = 0) -> None:
         raise NotImplementedError
@@ -43,24 +43,24 @@ class EarlierQueueContract:
         self.assertIn(f"{len(subjects)} messages sent and 0 ", process_mail_queue())
         self.assertEqual(sorted(self.inbox.subjects), subjects)
 
-    def test_what_is_due_goes_out_and_the_rest_stays(self) -> None:
+    def test_due_messages_are_sent_and_the_others_stay(self) -> None:
         self.load()
         self.assertEqual(self.queue.counts(), (5, 4, 1, 1, 1))
         self.assertSent(DUE)
         self.assertEqual(self.queue.counts(), (1, 0, 1, 1, 1))
 
-    def test_the_rest_goes_out_later(self) -> None:
+    def test_the_others_are_sent_once_they_are_due(self) -> None:
         self.load(age=LATER)
         self.assertSent(sorted([*DUE, "deferred", "running lease"]))
         self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 1))
 
-    def test_recipient_who_has_it_does_not_get_it_again(self) -> None:
+    def test_recipient_who_accepted_does_not_get_a_second_copy(self) -> None:
         self.load()
         process_mail_queue()
         recipients = {str(message["Subject"]): to for _, to, message in self.inbox.received}
         self.assertEqual(recipients["partly delivered"], ["two@example.com"])
 
-    def test_deaths_and_tries_go_on_counting(self) -> None:
+    def test_counts_of_deliveries_and_attempts_are_kept(self) -> None:
         self.load(age=LATER)
         entries = self.queue.browse("due", 9)
         self.assertEqual(sorted(entry.deliveries for entry in entries), [0, 0, 0, 0, 1, 2])
@@ -75,7 +75,7 @@ class DatabaseTests(EarlierQueueContract, MailTestCase):
         shift = passed - timedelta(seconds=age)
         with connection.cursor() as cursor:
             for row in fixture["rows"]:
-                # As many digits as were written: SQLite compares text.
+                # Keep the number of digits: SQLite compares timestamps as text.
                 digits = "milliseconds" if len(row["due"]) == len(fixture["now"]) else "microseconds"
                 due = (datetime.fromisoformat(row["due"]) + shift).isoformat(sep=" ", timespec=digits)
                 cursor.execute(

@@ -1,4 +1,4 @@
-"""The feed on each kind of queue: what a drain leaves in it, in which order, and how much it holds."""
+"""The feed on each kind of queue: what a drain leaves behind, in which order, and how much it reserves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue in each database: the contract, and what only a database can promise or do wrong."""
+"""The queue in each database: the contract, and the promises and failures specific to databases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .database.base import MariaDB, PostgreSQL, SQLite, needs_mariadb, needs_pos
 from .database.servers import ServerContract
 from .database.skip_locked import WithoutSkipLocked
 
-# the contract in a transaction of the caller's
+# the contract inside the caller's transaction
 
 
 class SQLiteTransactionTests(SQLite, QueueContract, TestCase):
@@ -37,7 +37,7 @@ class MariaDBTransactionTests(MariaDB, QueueContract, TestCase):
     pass
 
 
-# the contract without time zones, far from the server's
+# the contract without USE_TZ, in a time zone far from the server's
 
 
 @override_settings(USE_TZ=False, TIME_ZONE="Asia/Tokyo")
@@ -57,7 +57,7 @@ class MariaDBNaiveTests(MariaDB, QueueContract, TestCase):
     pass
 
 
-# servers that cannot pass over locked rows
+# servers without SKIP LOCKED
 
 
 @needs_postgresql
@@ -70,7 +70,7 @@ class MariaDBWithoutSkipLockedTests(MariaDB, WithoutSkipLocked, TransactionTestC
     pass
 
 
-# the contract with real commits, and what goes beyond it
+# the contract with real commits, and the promises beyond it
 
 
 class SQLiteTests(SQLite, DatabaseContract, TransactionTestCase):
@@ -89,7 +89,7 @@ class PostgreSQLTests(PostgreSQL, ServerContract, DatabaseContract, TransactionT
     kill = "SELECT pg_terminate_backend({})"
 
     @override_settings(USE_TZ=False, TIME_ZONE="Europe/Paris")
-    def test_a_lease_is_no_longer_in_the_hour_that_comes_twice(self) -> None:
+    def test_a_lease_is_not_prolonged_by_the_hour_that_comes_twice(self) -> None:
         now = "TIMESTAMPTZ '2026-10-25 00:25:00+00'"
         for compiled in (rows.compile_select, sql.due_in, sql.claim, sql.insert_due):
             compiled.cache_clear()
@@ -105,7 +105,7 @@ class PostgreSQLTests(PostgreSQL, ServerContract, DatabaseContract, TransactionT
             cursor.execute(f"SELECT due - {now} FROM {QueuedMessage._meta.db_table}")
             self.assertEqual(cursor.fetchone()[0], timedelta(0))
 
-    def test_an_error_does_not_show_what_is_in_a_row(self) -> None:
+    def test_an_error_does_not_show_the_contents_of_a_row(self) -> None:
         with self.storing_due(None), self.assertRaises(QueueUnavailable) as caught:
             self.queue.write(b"secret")
         self.assertIn(b"secret".hex(), str(caught.exception.__cause__))
@@ -117,7 +117,7 @@ class MariaDBTests(MariaDB, ServerContract, DatabaseContract, TransactionTestCas
     own_number = "SELECT CONNECTION_ID()"
     kill = "KILL {}"
 
-    def test_clients_in_other_time_zones_have_the_same_clock(self) -> None:
+    def test_clients_in_different_time_zones_share_one_clock(self) -> None:
         self.addCleanup(self.set_time_zone, "+00:00")
         for writer, reader in (("+09:00", "-09:00"), ("-09:00", "+09:00")):
             with self.subTest(writer=writer):

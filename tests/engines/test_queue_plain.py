@@ -16,7 +16,7 @@ from tests.engines.contract import QueueContract
 @services.needs("Redis", services.redis_answers())
 @override_settings(QUEUE_BACKEND="redisd")
 class PlainRedisdTests(QueueContract, SimpleTestCase):
-    """queue-front's own redisd, as a site's subclass of it would be used."""
+    """queue-front's own redisd, used as a site's subclass of it would be."""
 
     def make_queue(self, name: str) -> MessageQueue:
         return PlainQueue(importlib.import_module("queue_front.backends.redisd").Queue(name))

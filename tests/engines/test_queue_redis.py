@@ -1,4 +1,4 @@
-"""The Redis queue against a real server: the contract, and what only Redis can promise."""
+"""The Redis queue on a real server: the contract, and the promises specific to Redis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OpensByName(OpensQueues):
     def make_queue(self, name: str) -> MessageQueue:
         queue = open_queue(name)
         assert isinstance(queue, Queue)
-        # Also what a test has left reserved.
+        # Emptying the queue does not remove what a test has left reserved.
         self.addCleanup(queue._server.client.delete, *queue._keys)
         return queue
 
@@ -45,7 +45,7 @@ class LeaseTests(RedisTestCase):
         self.assertTrue(self.settle(self.take(), "ack"))
         self.assertEqual(self.redis.exists(*self.keys), 0)
 
-    def test_a_lease_that_ended_can_be_settled_while_nobody_else_took_it(self) -> None:
+    def test_an_expired_lease_can_be_settled_unless_another_consumer_took_it(self) -> None:
         self.queue.write(b"one")
         reservation = self.take(0)
         self.assertTrue(self.settle(reservation, "ack"))
@@ -66,7 +66,7 @@ class LeaseTests(RedisTestCase):
         self.assertEqual(self.queue.counts().deferred, 2)
         self.assertEqual(self.redis.exists(self.keys[3]), 0, "what is deferred has no deliveries")
 
-    def test_read_takes_what_is_due_first_then_the_deferred_and_not_what_is_reserved(self) -> None:
+    def test_read_returns_due_messages_then_deferred_ones_and_no_reserved_ones(self) -> None:
         self.queue.write_many(b"late", b"early", b"reserved", b"expired", b"waits")
         self.settle(self.take(), "release", None, 60)
         self.settle(self.take(), "release", None, 30)
@@ -103,7 +103,7 @@ class LeaseTests(RedisTestCase):
         self.assertEqual(self.the_list(), payloads)
         self.assertEqual(self.redis.exists(*self.keys), 1)
 
-    def test_what_take_reserved_is_put_back_to_its_time(self) -> None:
+    def test_a_taken_message_is_put_back_with_its_due_time(self) -> None:
         self.queue.write_many(b"deferred", b"expired", b"expired too")
         self.settle(self.take(), "release", None, 60)
         dead = self.consumer(0)
@@ -117,7 +117,7 @@ class LeaseTests(RedisTestCase):
         self.assertEqual(after, before)
         self.assertEqual([entry.deliveries for entry in self.queue.browse("due", 2)], [1, 1])
 
-    def test_what_was_deferred_when_it_was_listed_can_be_taken_from_the_list(self) -> None:
+    def test_an_entry_listed_while_deferred_can_be_taken_from_the_list(self) -> None:
         self.queue.write(b"one")
         self.settle(self.take(), "release", None, 0.001)
         time.sleep(0.01)
@@ -137,14 +137,14 @@ class BrowseTests(RedisTestCase):
                 self.redis.delete(self.name)
                 self.queue.write_many(*payloads)
                 page = self.queue.browse("due", 400)
-                # What came before it was consumed in part; was put back; is gone with it.
+                # Consume some messages before the last entry of the page, then more, then all including that entry.
                 for consumed, expected in ((250, payloads[400]), (10, payloads[400]), (140, payloads[400])):
                     self.redis.ltrim(self.name, consumed, -1)
                     with mock.patch.object(self.queue._script, "_evaluate", self.without(denied)):
                         self.assertEqual(self.queue.browse("due", 1, page[-1])[0].payload, expected)
 
     def without(self, command: str):
-        """Call the script as a server would run it that does not know this command."""
+        """Return a function that runs the script as a server without this command would."""
         from mailqueue_backend.queues.redis.script import _source
 
         text = _source().text.replace(f"pcall('{command}'", "pcall('NOSUCHCOMMAND'") if command else _source().text
@@ -173,7 +173,7 @@ class WriteTests(RedisTestCase):
             self.queue.write_many(b"one", None)  # type: ignore[arg-type]
         self.assertEqual(self.the_list(), [])
 
-    def test_a_key_of_another_type_is_left_alone(self) -> None:
+    def test_a_key_of_another_type_is_not_changed(self) -> None:
         self.redis.set(self.name, "a stranger's")
         for operation in (lambda: self.queue.write(b"one"), self.take, self.queue.counts, self.queue.read):
             with self.assertRaisesRegex(QueueUnavailable, "WRONGTYPE"):

@@ -1,4 +1,4 @@
-"""What the Redis queue does when an answer, a connection or its payloads are lost."""
+"""The Redis queue when an answer, a connection or its payloads are lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LostAnswerTests(RedisTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # The option is one for trouble: it must not get its way.
+        # This option makes redis-py repeat commands; the queue must override it.
         self.go_through_a_proxy("?retry_on_timeout=1")
 
     def test_a_write_raises_and_is_not_stored_twice(self) -> None:
@@ -38,16 +38,16 @@ class LostAnswerTests(RedisTestCase):
         )
         self.assertEqual(self.the_list(), [b"four"])
 
-    def test_an_exchange_that_did_not_arrive_is_made(self) -> None:
+    def test_an_exchange_that_never_arrived_is_carried_out(self) -> None:
         self.queue.write_many(b"one", b"two")
         consumer = self.consumer()
         first = self.take(consumer=consumer)
-        # As a server does that restarts.
+        # A restarting server closes the connection too.
         consumer._connection._connection._sock.close()
         answer = consumer.exchange([Settlement(first, "ack")], 1)
         self.assertEqual((answer.settled, answer.reservations[0].payload), ([True], b"two"))
 
-    def test_a_settlement_is_not_mistaken_for_a_late_one(self) -> None:
+    def test_a_repeated_settlement_is_not_taken_for_a_late_one(self) -> None:
         for how in ("ack", "release", "bury", "put_back"):
             with self.subTest(how):
                 self.queue.write(b"one")
@@ -58,7 +58,7 @@ class LostAnswerTests(RedisTestCase):
                 self.assertEqual(self.queue.counts().reserved, 0)
                 self.redis.delete(*self.keys)
 
-    def test_a_late_settlement_is_still_seen_to_be_late(self) -> None:
+    def test_a_repeated_late_settlement_is_still_refused(self) -> None:
         self.queue.write(b"one")
         consumer = self.consumer(0)
         late = self.take(consumer=consumer)
@@ -66,7 +66,7 @@ class LostAnswerTests(RedisTestCase):
         self.proxy.lose = b"EVALSHA"
         self.assertEqual(consumer.exchange([Settlement(late, "ack")]).settled, [False])
 
-    def test_an_extended_lease_is_known_to_hold(self) -> None:
+    def test_an_extension_whose_answer_was_lost_counts(self) -> None:
         self.queue.write(b"one")
         consumer = self.consumer(0.3)
         reservation = self.take(consumer=consumer)
@@ -78,7 +78,7 @@ class LostAnswerTests(RedisTestCase):
         self.proxy.lose = b"EVALSHA"
         self.assertEqual(consumer.exchange([Settlement(reservation, "ack")]).settled, [True])
 
-    def test_a_taken_message_is_taken_once(self) -> None:
+    def test_a_repeated_take_takes_one_message(self) -> None:
         self.queue.write_many(b"one", b"one")
         entry = self.queue.browse("due", 1)[0]
         self.proxy.lose = b"EVALSHA"
@@ -93,7 +93,7 @@ class LostAnswerTests(RedisTestCase):
 
 
 class InterruptTests(RedisTestCase):
-    """A command is sent, and the taker is interrupted before it has read the answer."""
+    """The consumer is interrupted after it has sent a command and before it has read the answer."""
 
     def test_an_interrupt_between_command_and_answer_mixes_up_no_answers(self) -> None:
         for step, left in (("send_command", [b"one", b"two", b"three"]), ("read_response", [b"two", b"three"])):
@@ -108,7 +108,7 @@ class InterruptTests(RedisTestCase):
                 self.assertEqual(self.the_list(), left)
                 self.redis.delete(*self.keys)
 
-    def test_take_first_learns_what_an_exchange_has_reserved(self) -> None:
+    def test_take_first_collects_the_reservations_of_an_interrupted_exchange(self) -> None:
         self.queue.write_many(b"one", b"two")
         entry = self.queue.browse("due", 2)[1]
         consumer = self.consumer()
@@ -120,9 +120,9 @@ class InterruptTests(RedisTestCase):
 
 
 class GoneTests(RedisTestCase):
-    """The hash of the payloads was deleted or evicted: what was in it is gone, and blocks nothing."""
+    """The hash of the payloads was deleted or evicted: its messages are gone, and block no others."""
 
-    def test_what_is_due_is_passed_over(self) -> None:
+    def test_due_messages_without_payload_are_skipped(self) -> None:
         self.queue.write_many(b"deferred", b"expired", b"three")
         self.settle(self.take(), "release", None, 0.05)
         self.take(0)
@@ -131,7 +131,7 @@ class GoneTests(RedisTestCase):
         self.assertEqual(self.take().payload, b"three")
         self.assertEqual(self.queue.counts(), Counts(waiting=0, due=0, deferred=0, reserved=1, dead=0))
 
-    def test_what_is_reserved_can_be_settled(self) -> None:
+    def test_reserved_messages_without_payload_can_be_settled(self) -> None:
         self.queue.write_many(b"suspect", b"1", b"2", b"3", b"4", b"5")
         self.take(0)
         suspect, consumer = self.take(), self.consumer()
@@ -143,7 +143,7 @@ class GoneTests(RedisTestCase):
         self.assertEqual(answer.settled, [True, False, True, False, False, False])
         self.assertEqual([each.payload for each in answer.reservations], [b"new"])
 
-    def test_what_was_listed_cannot_be_taken(self) -> None:
+    def test_listed_messages_without_payload_cannot_be_taken(self) -> None:
         self.queue.write(b"one")
         self.take(0)
         (entry,) = self.queue.browse("due", 1)
@@ -151,7 +151,7 @@ class GoneTests(RedisTestCase):
         self.assertIsNone(self.consumer().take(entry))
         self.assertEqual(self.redis.exists(*self.keys), 0)
 
-    def test_what_is_deferred_can_be_read_over(self) -> None:
+    def test_deferred_messages_without_payload_are_skipped_by_read(self) -> None:
         self.queue.write_many(b"1", b"2")
         for _ in range(2):
             self.settle(self.take(), "release", None, 60)

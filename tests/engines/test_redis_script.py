@@ -1,4 +1,4 @@
-"""The Lua script, when a command in it fails."""
+"""The Lua script when one of its commands fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.engines.redis_servers import INSTALLED, OwnRedis
 
 @services.needs("redis-server", services.redis_answers() and INSTALLED)
 class FailingCommandTests(TakingMixin, SimpleTestCase):
-    """Redis rolls nothing back: when a command of the script fails, whatever it has done before must be undone."""
+    """Redis rolls nothing back: when a command fails, the script must undo the commands before it."""
 
     server: OwnRedis
 
@@ -43,7 +43,7 @@ class FailingCommandTests(TakingMixin, SimpleTestCase):
         self.admin.execute_command("ACL", "SETUSER", "limited", "on", f">{self.server.password}", "~*", "+@all", *rules)
 
     def operations(self) -> dict[str, Callable[[], object]]:
-        """Fill the queue, and return what can be done with it; each has a consumer of its own."""
+        """Fill the queue and return every operation on it by name."""
         self.admin.flushall()
         self.queue.write_many(*[b"%02d" % number for number in range(14)])
         dying, self.consumers = self.consumer(0.001), [self.consumer() for _ in range(3)]
@@ -87,7 +87,7 @@ class FailingCommandTests(TakingMixin, SimpleTestCase):
         }
 
     def contents(self) -> tuple[Counter[bytes], set[bytes]]:
-        """Return all payloads, and the ids of what is reserved; check that nothing lies about."""
+        """Return all payloads and the ids of the reservations; check that no key holds an orphan."""
         waiting, payloads, leases, deliveries, deferred, dead = self.queue._keys
         bodies = self.admin.hgetall(payloads)
         reserved = set(self.admin.zrange(leases, 0, -1))
@@ -97,7 +97,7 @@ class FailingCommandTests(TakingMixin, SimpleTestCase):
         return Counter([*bodies.values(), *listed]), reserved
 
     def check(self, name: str, operation: Callable[[], object], restore: Callable[[], object]) -> bool:
-        """Check that the operation has taken nothing if it fails, and that all can be put back then."""
+        """Check that a failing operation loses nothing and works after restore(). Return whether it failed."""
         before, reserved = self.before
         old, new = self.changes.get(name, (b"", b""))
         done = before - Counter([old]) + Counter([new] if new else [])
@@ -109,7 +109,7 @@ class FailingCommandTests(TakingMixin, SimpleTestCase):
         restore()
         if failed:
             after, reserved_after = self.contents()
-            # What was asked of the script has several steps: a settlement may be done though it found no suspect.
+            # An exchange has several steps: the settlement may be done although a later step failed.
             self.assertIn(after, (before, done))
             self.assertEqual({id for id in reserved_after - reserved if not id.endswith(b"*")}, set())
             operation()
@@ -118,11 +118,11 @@ class FailingCommandTests(TakingMixin, SimpleTestCase):
         self.assertEqual(self.contents()[0], done)
         return failed
 
-    #: What an operation makes of which payload.
+    #: Operation -> the payload that it replaces, and the new one; b"": it removes the payload.
     changes = {"ack": (b"02", b""), "rewrite": (b"04", b"new"), "rewrite and defer": (b"06", b"newer")}
 
     @tag("slow")
-    def test_no_right_that_is_missing_loses_a_message(self) -> None:
+    def test_no_denied_command_loses_a_message(self) -> None:
         directory = files("mailqueue_backend.queues.redis")
         source = "".join(directory.joinpath(f"{name}.lua").read_text() for name in FILES)
         commands = sorted({*re.findall(r"'([A-Z]{3,})'", source)} - {"LIMIT", "WITHSCORES", "COUNT"})
@@ -158,7 +158,7 @@ class FailingCommandTests(TakingMixin, SimpleTestCase):
 
                     self.check(name, operation, restore)
 
-    def test_one_settlement_that_fails_stops_no_other(self) -> None:
+    def test_a_failing_settlement_does_not_stop_the_others(self) -> None:
         self.queue.write_many(b"one", b"two", b"three")
         consumer = self.consumer()
         one, two, three = consumer.exchange(wanted=3).reservations

@@ -1,4 +1,4 @@
-"""The Redis queue and its server: one that restarts, stops, fills up, moves or wants TLS."""
+"""The Redis queue when its server restarts, stops, is full, fails over or requires TLS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SELF_SIGNED += ["-addext", "subjectAltName=DNS:localhost"]
 
 @services.needs("redis-server", services.redis_answers() and INSTALLED)
 class OwnServerTests(TakingMixin, SimpleTestCase):
-    """What a server of one's own is needed for."""
+    """Tests that stop or reconfigure their server, and so cannot use the shared one."""
 
     server: OwnRedis
 
@@ -64,7 +64,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.queue.write_many(*[b"payload"] * 1000)
         self.assertEqual(self.redis.info("commandstats")["cmdstat_rpush"]["calls"], 1)
 
-    def test_the_script_may_be_flushed(self) -> None:
+    def test_a_flushed_script_is_loaded_again(self) -> None:
         self.queue.write_many(b"one", b"two")
         self.redis.script_flush()
         consumer = self.consumer()
@@ -73,7 +73,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         answer = consumer.exchange([Settlement(reservation, "ack")], 1)
         self.assertEqual((answer.settled, answer.reservations[0].payload), ([True], b"two"))
 
-    def test_a_server_that_is_away_is_asked_again_when_it_is_back(self) -> None:
+    def test_an_exchange_can_be_repeated_after_an_outage(self) -> None:
         self.queue.write_many(b"one", b"two", b"three")
         consumer = self.consumer()
         first = self.take(consumer=consumer)
@@ -88,7 +88,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         consumer.close()
         self.assertEqual(self.queue.read_many(3), [b"two", b"three"])
 
-    def test_a_consumer_whose_connection_is_closed_by_the_server_connects_anew(self) -> None:
+    def test_a_consumer_reconnects_when_the_server_closes_its_connection(self) -> None:
         self.queue.write_many(b"one", b"two")
         consumer = self.consumer()
         first = self.take(consumer=consumer)
@@ -96,7 +96,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         answer = consumer.exchange([Settlement(first, "ack")], 1)
         self.assertEqual((answer.settled, answer.reservations[0].payload), ([True], b"two"))
 
-    def test_a_consumer_is_beside_the_pool_whose_size_is_limited(self) -> None:
+    def test_a_consumer_takes_no_connection_from_the_pool(self) -> None:
         queue = queue_at(f"{self.server.url}?max_connections=1", "own")
         self.addCleanup(queue._server.hang_up)
         queue.write_many(b"one", b"two")
@@ -114,15 +114,15 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
             time.sleep(0.01)
         self.assertEqual(self.redis.info("clients")["connected_clients"], before)
 
-    def be_full(self) -> None:
+    def fill_up(self) -> None:
         self.redis.config_set("maxmemory", 1)
         self.addCleanup(self.redis.config_set, "maxmemory", 0)
 
-    def test_what_was_reserved_on_a_full_server_can_be_put_back_and_extended(self) -> None:
+    def test_a_reservation_on_a_full_server_can_be_extended_and_put_back(self) -> None:
         self.queue.write_many(b"expired", b"fresh")
         self.take(0)
         for payload, deliveries in ((b"expired", 2), (b"fresh", 1)):
-            self.be_full()
+            self.fill_up()
             with self.queue.consumer(60) as consumer:
                 reservation = self.take(consumer=consumer)
                 consumer.extend([reservation])
@@ -133,7 +133,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
 
     def test_a_full_server_refuses_a_write_and_can_be_drained(self) -> None:
         self.queue.write_many(b"sent", b"released", b"deferred", b"buried", b"taken")
-        self.be_full()
+        self.fill_up()
         with self.assertRaisesRegex(QueueUnavailable, "OOM|maxmemory"):
             self.queue.write(b"six")
         consumer = self.consumer()
@@ -193,7 +193,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         with self.assertRaisesRegex(QueueUnavailable, "(?i)certificate"):
             queue_at(url, "own").write(b"one")
 
-    def test_a_wrong_password_is_said_and_none_is_shown(self) -> None:
+    def test_a_wrong_password_is_reported_but_not_shown(self) -> None:
         queue = queue_at(f"redis://mailer:wr0ng-w0rd@127.0.0.1:{self.server.port}/0", "own")
         with self.assertRaisesRegex(QueueUnavailable, f"127.0.0.1:{self.server.port}.*WRONGPASS|password") as caught:
             queue.write(b"one")
@@ -201,7 +201,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.assertNotRegex(shown, "wr0ng|mailer:")
 
     @tag("slow")
-    def test_a_stopped_server_fails_a_write_in_time(self) -> None:
+    def test_a_write_to_a_stopped_server_fails_in_time(self) -> None:
         self.queue.write(b"one")
         for payload in (b"small", bytes(25_000_000)):
             with self.subTest(size=len(payload)), assert_in_time(self, f"127.0.0.1:{self.server.port}"):
@@ -211,7 +211,7 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.server.pause(signal.SIGCONT)
 
     @tag("slow")
-    def test_a_drain_goes_on_when_the_server_stops_for_a_moment(self) -> None:
+    def test_an_exchange_survives_a_short_stop_of_the_server(self) -> None:
         self.queue.write(b"one")
         self.server.pause()
         waker = Timer(2, self.server.pause, [signal.SIGCONT])

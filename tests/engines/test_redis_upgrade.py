@@ -1,4 +1,4 @@
-"""The Redis queue beside queue-front's redisd, and on the keys of the release before."""
+"""The Redis queue beside queue-front's redisd, and on the keys of an earlier version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REDISD = {"QUEUE_BACKEND": "redisd", "QUEUE_REDIS_CONNECTION": services.REDIS}
 
 
 class RedisdTests(RedisTestCase):
-    """Side by side with queue-front's redisd, which is all that 0.1.2 uses."""
+    """The queue beside queue-front's redisd, through which 0.1.2 reads and writes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -49,13 +49,13 @@ class RedisdTests(RedisTestCase):
         self.settle(reservation, "release", b"one again")
         self.assertEqual((len(self.old), self.old.read()), (1, b"one again"))
 
-    def test_a_drain_counts_an_expired_lease_though_the_list_is_empty(self) -> None:
+    def test_an_expired_lease_counts_although_the_list_is_empty(self) -> None:
         self.old.write(b"one")
         self.take(0)
         self.assertEqual((len(self.old), len(self.queue)), (0, 1))
         self.assertEqual(self.take().payload, b"one")
 
-    def test_everything_that_is_due_can_be_put_back_for_redisd_as_the_readme_says(self) -> None:
+    def test_due_messages_can_be_released_for_redisd_as_the_readme_says(self) -> None:
         self.old.write_many(b"deferred", b"expired", b"waits")
         self.settle(self.take(), "release", None, 0.001)
         self.take(0)
@@ -65,7 +65,7 @@ class RedisdTests(RedisTestCase):
         self.assertEqual(sorted(self.old.read_many(3)), [b"deferred", b"expired", b"waits"])
         self.assertEqual(self.redis.exists(*self.keys), 0)
 
-    def test_a_queue_of_redisd_itself_is_upgraded_in_place(self) -> None:
+    def test_only_redisds_own_class_is_upgraded_in_place(self) -> None:
         class SitesOwn(self.redisd.Queue):  # type: ignore[name-defined, misc]
             pass
 
@@ -83,7 +83,7 @@ class RedisdTests(RedisTestCase):
             with self.subTest(backend), override_settings(QUEUE_BACKEND=backend, MAIL_QUEUE_REDIS_URL=self.url):
                 self.assertIs(type(open_queue(self.name)), expected)
 
-    def test_its_error_is_one_of_queue_front_too(self) -> None:
+    def test_its_error_is_also_a_queue_exception(self) -> None:
         from queue_front import QueueException
 
         address = f"127.0.0.1:{free_port()}"
@@ -102,7 +102,7 @@ class RedisdTests(RedisTestCase):
 
 
 class OldLayoutTests(RedisTestCase):
-    """What the release before has left: its receipts were 32 hex digits."""
+    """Keys that an earlier version has left: its receipts were 32 hex digits."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -117,14 +117,14 @@ class OldLayoutTests(RedisTestCase):
         self.redis.hset(deliveries, mapping={expired: 2, reserved: 1})
         self.redis.zadd(deferred, {ready: now - 1_000_000, later: now + 60_000_000})
 
-    def test_all_of_it_is_counted_and_listed(self) -> None:
+    def test_all_messages_are_counted_and_listed(self) -> None:
         self.assertEqual(self.queue.counts(), Counts(waiting=4, due=3, deferred=1, reserved=1, dead=1))
         listed = {
             state: [each.payload for each in self.queue.browse(state, 9)] for state in ("due", "deferred", "dead")
         }
         self.assertEqual(listed, {"due": [b"expired", b"ready", b"waits"], "deferred": [b"later"], "dead": [b"dead"]})
 
-    def test_all_that_is_due_is_drained(self) -> None:
+    def test_all_due_messages_are_drained(self) -> None:
         drained: list[tuple[bytes, int]] = []
         with self.queue.consumer(60) as consumer:
             for _ in range(2):

@@ -1,8 +1,7 @@
 """Every promise of a mail queue (queues/base.py), stated once and run on each queue.
 
-A queue is tested by a class that mixes QueueContract into a TestCase and opens the queue of a name in
-``make_queue(name)``; where the test itself is not in a transaction, TakersContract is mixed in as well. A test of
-something that the engine cannot do is skipped, as the abilities of the queue say.
+To test a queue, mix QueueContract into a TestCase and define ``make_queue(name)``. Mix in TakersContract as well,
+unless the test case runs in a transaction. A test is skipped when the queue lacks the ability that it tests.
 """
 
 from .browsing import BrowseContract
@@ -29,8 +28,8 @@ class QueueContract(
     BrowseContract,
     TakeContract,
 ):
-    """All promises to one consumer."""
+    """The promises to a single consumer."""
 
 
 class TakersContract(ConcurrencyContract, InterruptContract):
-    """The promises to several consumers at once, and after an interrupt: each test needs commits of its own."""
+    """The promises to concurrent consumers and after an interrupt; these tests need real commits."""

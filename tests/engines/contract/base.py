@@ -1,4 +1,4 @@
-"""A queue of its own for each test of the contract, and the steps of the tests."""
+"""The base class of the contract's tests: a separate queue for each test, and the steps that the tests share."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mailqueue_backend.queues.base import (
 )
 from tests import services
 
-#: Seconds: a lease that no test outlives, one that ends at once, and the time after which it has ended.
+#: Seconds: a lease that outlasts any test, a lease that ends almost at once, and the wait after which it has ended.
 LONG, SHORT, AFTER_SHORT = 60, 0.05, 0.1
-#: The settlements that end a reservation at once.
+#: The settlements that end a reservation immediately.
 ENDINGS: tuple[How, ...] = ("ack", "release", "bury", "put_back")
 
 
@@ -34,7 +34,7 @@ else:
 
 
 class OpensQueues(Base):
-    """A queue of its own for each test, and what the tests do with it."""
+    """Open a separate queue for each test."""
 
     def make_queue(self, name: str) -> MessageQueue:
         """Open the queue of this name."""
@@ -58,7 +58,7 @@ class OpensQueues(Base):
     def check_counts(
         self, waiting: int = 0, due: int | None = None, deferred: int = 0, reserved: int = 0, dead: int = 0
     ) -> None:
-        """Compare with counts(); all that waits is due unless the test says otherwise."""
+        """Compare with counts(); ``due`` defaults to ``waiting``."""
         if self.queue.counts_exactly:
             expected = Counts(waiting, waiting if due is None else due, deferred, reserved, dead)
             self.assertEqual(self.queue.counts(), expected)
@@ -70,17 +70,17 @@ class OpensQueues(Base):
         return consumer
 
     def die(self, consumer: Consumer) -> None:
-        """Act as if the consumer's process had died: it never closes."""
+        """Act as if the consumer's process had died: make close() put nothing back."""
         consumer.held.clear()
         consumer._pending = ""
 
     def reserve(self, consumer: Consumer | None = None) -> Reservation:
-        """Reserve the one message that must be there."""
+        """Reserve exactly one message; fail if none is due."""
         (reservation,) = (consumer or self.consumer()).exchange(wanted=1).reservations
         return reservation
 
     def reserve_and_die(self, wanted: int = 1) -> list[Reservation]:
-        """Reserve in a process that dies, and wait until the leases have ended."""
+        """Reserve, die, and wait until the leases have ended."""
         self.need("leases")
         consumer = self.consumer(SHORT)
         reservations = consumer.exchange(wanted=wanted).reservations
@@ -89,12 +89,12 @@ class OpensQueues(Base):
         return reservations
 
     def settle(self, consumer: Consumer, reservation: Reservation, how: How, *more: Any) -> bool:
-        """Settle one reservation; ``more``: payload and delay."""
+        """Settle one reservation; ``more`` is the payload and the delay."""
         (settled,) = consumer.exchange([Settlement(reservation, how, *more)]).settled
         return settled
 
     def lose_answers(self, consumer: Consumer, amount: int = 1, carried_out: bool = True) -> None:
-        """Break the connection during the next exchanges: the engine has carried them out, or has not."""
+        """Make the next exchanges raise; ``carried_out`` says whether the engine carries them out."""
         exchange = consumer._exchange
         lost: list[bool] = []
 

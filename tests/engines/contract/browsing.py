@@ -1,4 +1,4 @@
-"""Browsing: a look at each state, in pages, that takes nothing."""
+"""Browsing: list the messages of each state in pages, without taking them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BrowseContract(OpensQueues):
         self.assertEqual(self.queue.read_many(5), expected["due"])
 
     def fill_all_states(self) -> dict[State, list[bytes]]:
-        """Bring messages into each state, and return their payloads in the order in which they are listed."""
+        """Put messages into each state; return their payloads in the order in which browse() lists them."""
         self.queue.write_many(*[b"%02d" % number + bytes(range(256)) for number in range(14)])
         consumer = self.consumer()
         taken = consumer.exchange(wanted=9).reservations
@@ -39,7 +39,7 @@ class BrowseContract(OpensQueues):
         due = [b"%02d" % number + bytes(range(256)) for number in range(9, 14)]
         return expected | {"dead": payloads_of(taken[3:6]), "reserved": payloads_of(taken[6:]), "due": due}
 
-    def test_a_state_without_messages_has_no_page(self) -> None:
+    def test_a_state_without_messages_lists_nothing(self) -> None:
         self.need("browsable")
         for state in ("due", "deferred", "reserved", "dead"):
             self.assertEqual(self.queue.browse(state, 2), [])  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ class BrowseContract(OpensQueues):
         self.assertEqual((self.entry(b"a").deliveries, self.entry(b"b").deliveries), (1, 0))
         self.assertEqual(self.queue.browse("reserved", 2), [])
 
-    def test_what_stays_is_listed_whatever_others_do_between_pages(self) -> None:
+    def test_messages_that_stay_are_listed_whatever_happens_between_pages(self) -> None:
         payloads = [b"%02d" % number for number in range(30)]
         self.queue.write_many(*payloads)
         amounts = [3, 1, 0] * 5

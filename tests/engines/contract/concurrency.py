@@ -1,4 +1,4 @@
-"""Several consumers at once, in threads and in processes."""
+"""Concurrent consumers, in threads and in processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .base import LONG, OpensQueues, acks, payloads_of
 
 
 class ConcurrencyContract(OpensQueues):
-    """The promises to several consumers at once."""
+    """The promises to concurrent consumers."""
 
-    #: Why the queue cannot be reached from another process, if so.
+    #: Why other processes cannot reach the queue; "": they can.
     one_process_only = ""
 
     def fill(self, amount: int) -> list[bytes]:
@@ -48,7 +48,7 @@ class ConcurrencyContract(OpensQueues):
             takers = [pool.submit(take_and_close) for _ in range(threads)]
         return sorted(payload for taker in takers for payload in taker.result())
 
-    def test_what_stays_is_listed_while_others_take_and_write(self) -> None:
+    def test_messages_that_stay_are_listed_while_others_are_taken_and_written(self) -> None:
         self.need("browsable")
         payloads = self.fill(60)
         done = Event()

@@ -36,7 +36,7 @@ class DelayContract(OpensQueues):
         self.settle(consumer, self.reserve(consumer), "release", None, LONG)
         self.assertEqual(self.queue.read_many(3), [b"due", b"deferred"])
 
-    def test_an_entry_tells_when_it_is_due(self) -> None:
+    def test_an_entry_shows_when_it_is_due(self) -> None:
         self.need("delays")
         self.queue.write(b"a")
         consumer = self.consumer()

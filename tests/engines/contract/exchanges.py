@@ -1,4 +1,4 @@
-"""One exchange: what it hands out, and what it settles at the same time."""
+"""One exchange: the messages that it hands out, and those that it settles in the same call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .base import OpensQueues, payloads_of
 
 
 class ExchangeContract(OpensQueues):
-    """The promises of exchange() about what it hands out."""
+    """The promises of exchange() about handing out."""
 
     def test_the_oldest_are_handed_out_in_order(self) -> None:
         self.queue.write_many(b"a", b"b", b"c", b"d")
@@ -19,11 +19,11 @@ class ExchangeContract(OpensQueues):
         self.assertEqual(list(consumer.held.values()), reservations)
         self.check_counts(waiting=1, reserved=3)
 
-    def test_fewer_are_handed_out_when_there_are_fewer(self) -> None:
+    def test_fewer_are_handed_out_when_fewer_are_due(self) -> None:
         self.queue.write_many(b"a", b"b")
         self.assertEqual(payloads_of(self.consumer().exchange(wanted=3).reservations), [b"a", b"b"])
 
-    def test_what_is_reserved_is_nobody_elses(self) -> None:
+    def test_a_reserved_message_is_not_handed_out_again(self) -> None:
         self.queue.write(b"a")
         consumer = self.consumer()
         self.reserve(consumer)
@@ -50,7 +50,7 @@ class ExchangeContract(OpensQueues):
         self.assertEqual(list(consumer.held.values()), answer.reservations)
         self.check_counts(waiting=2, reserved=2, dead=1)
 
-    def test_settled_tells_which_of_several_took_place(self) -> None:
+    def test_settled_answers_for_each_settlement(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         a, b, c = consumer.exchange(wanted=3).reservations

@@ -1,4 +1,4 @@
-"""Interrupts: a KeyboardInterrupt at any line loses and doubles nothing."""
+"""Interrupts: a KeyboardInterrupt at any line loses no message and duplicates none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import LONG, OpensQueues
 
 
 class Interrupter:
-    """A context in which KeyboardInterrupt is raised, and caught, at the n-th line in the queues' files."""
+    """A context manager that raises, and catches, KeyboardInterrupt at the n-th line executed in the queues' files."""
 
     folders: tuple[str, ...] = tuple(queues.__path__)
 
@@ -50,7 +50,7 @@ class InterruptContract(OpensQueues):
     """The promises after an interrupt."""
 
     @tag("slow")
-    def test_an_interrupted_exchange_loses_and_doubles_nothing(self) -> None:
+    def test_an_interrupted_exchange_loses_and_duplicates_nothing(self) -> None:
         def exchange(consumer: Consumer, entry: Entry | None) -> None:
             a, b = consumer.held.values()
             consumer.exchange([Settlement(a, "ack"), Settlement(b, "release")], 2)
@@ -58,27 +58,27 @@ class InterruptContract(OpensQueues):
         self.check_interrupts(exchange, may_be_gone=b"a")
 
     @tag("slow")
-    def test_an_interrupted_burial_loses_and_doubles_nothing(self) -> None:
+    def test_an_interrupted_burial_loses_and_duplicates_nothing(self) -> None:
         def bury(consumer: Consumer, entry: Entry | None) -> None:
             consumer.exchange([Settlement(reservation, "bury") for reservation in consumer.held.values()])
 
         self.check_interrupts(bury)
 
     @tag("slow")
-    def test_an_interrupted_close_can_be_closed(self) -> None:
+    def test_an_interrupted_close_can_be_repeated(self) -> None:
         self.check_interrupts(lambda consumer, entry: consumer.close())
 
     @tag("slow")
-    def test_an_interrupted_take_loses_and_doubles_nothing(self) -> None:
+    def test_an_interrupted_take_loses_and_duplicates_nothing(self) -> None:
         self.need("browsable")
         self.check_interrupts(lambda consumer, entry: consumer.take(entry))
 
     def check_interrupts(
         self, action: Callable[[Consumer, Any], object], may_be_gone: bytes = b"", payloads: bytes = b"abcde"
     ) -> None:
-        """Interrupt the action at one line after the other; each time, close and compare what is left.
+        """Interrupt the action at each of its lines in turn; each time, close the consumer and compare what is left.
 
-        Its consumer holds the first two of five messages; it also gets the entry of the fourth, where there are any.
+        The consumer holds the first two of five messages. ``action`` also receives the entry of the fourth, or None.
         """
         written = [payloads[index : index + 1] for index in range(len(payloads))]
         interrupter = Interrupter(0)

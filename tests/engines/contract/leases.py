@@ -1,4 +1,4 @@
-"""Leases: how long a reservation lasts, and what comes after it."""
+"""Leases: how long a reservation lasts, and what happens when it ends."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class LeaseContract(OpensQueues):
         self.assertEqual((second.payload, second.deliveries), (b"a", 2))
         self.assertEqual((third.payload, third.deliveries), (b"a", 3))
 
-    def test_an_ended_lease_waits_again(self) -> None:
+    def test_a_message_waits_again_after_its_lease(self) -> None:
         self.queue.write(b"a")
         self.reserve_and_die()
         self.assertEqual(len(self.queue), 1)
         self.check_counts(waiting=1)
 
-    def test_an_extended_lease_does_not_end_at_its_first_end(self) -> None:
+    def test_an_extended_lease_outlasts_the_original_one(self) -> None:
         self.need("leases")
         self.queue.write(b"a")
         consumer = self.consumer(lease=0.6)
@@ -48,7 +48,7 @@ class LeaseContract(OpensQueues):
         self.assertFalse(self.settle(slow, stale, "ack"))
         self.assertTrue(self.settle(other, current, "ack"))
 
-    def test_a_lost_lease_is_refused_and_changes_nothing(self) -> None:
+    def test_settling_a_lost_lease_is_refused_and_changes_nothing(self) -> None:
         self.need("leases")
         slow, other = self.consumer(SHORT), self.consumer()
         for how in ENDINGS:
@@ -71,7 +71,7 @@ class LeaseContract(OpensQueues):
         self.assertEqual(self.queue.read_many(2), [b"a"])
         self.assertFalse(self.settle(slow, stale, "ack"))
 
-    def test_left_stays_reserved_until_its_lease_ends(self) -> None:
+    def test_a_message_that_is_left_stays_reserved_until_its_lease_ends(self) -> None:
         self.need("leases")
         self.queue.write(b"a")
         with self.queue.consumer(lease=0.4) as consumer:

@@ -1,4 +1,4 @@
-"""Repeated exchanges: the answer to the first one was lost."""
+"""Repeated exchanges: the first answer was lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .base import AFTER_SHORT, ENDINGS, LONG, SHORT, OpensQueues, acks, payloads
 
 
 class RepeatContract(OpensQueues):
-    """The promises of an exchange that is asked again because its answer was lost."""
+    """The promises of an exchange that is repeated because its answer was lost."""
 
-    def test_it_is_not_done_twice(self) -> None:
+    def test_a_repeated_exchange_is_carried_out_once(self) -> None:
         for how in ENDINGS:
             with self.subTest(how):
                 self.empty()
@@ -34,7 +34,7 @@ class RepeatContract(OpensQueues):
                     self.assertEqual(consumer.exchange(acks(answer.reservations)).settled, [True, True])
                 self.check_counts(waiting, dead=how == "bury")
 
-    def test_the_next_exchange_is_a_new_one(self) -> None:
+    def test_the_exchange_after_a_repeated_one_is_new(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         self.lose_answers(consumer)
@@ -43,7 +43,7 @@ class RepeatContract(OpensQueues):
         self.assertEqual(payloads_of(consumer.exchange(wanted=1).reservations), [b"a"])
         self.assertEqual(payloads_of(consumer.exchange(wanted=1).reservations), [b"b"])
 
-    def test_closing_puts_back_what_was_reserved_unseen(self) -> None:
+    def test_closing_puts_back_reservations_whose_answer_was_lost(self) -> None:
         self.queue.write_many(b"a", b"b", b"c", b"d", b"e", b"f")
         with self.queue.consumer(LONG) as consumer:
             a, b, _c = consumer.exchange(wanted=3).reservations
@@ -61,7 +61,7 @@ class RepeatContract(OpensQueues):
         if self.queue.keeps_place:
             self.assertEqual(payloads_of(left), [b"c", b"d", b"e", b"f", b"b"])
 
-    def test_it_is_done_where_it_was_not(self) -> None:
+    def test_an_exchange_that_was_not_carried_out_is_carried_out_when_repeated(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         settlements = acks([self.reserve(consumer)])
@@ -70,7 +70,7 @@ class RepeatContract(OpensQueues):
             consumer.exchange(settlements, 1)
         answer = consumer.exchange(settlements, 1)
         self.assertEqual(answer.settled, [True])
-        # An engine may not be able to know that it was not carried out; then the next one hands out.
+        # An engine that cannot know this hands nothing out until the next exchange.
         reservations = answer.reservations or consumer.exchange(wanted=1).reservations
         self.assertEqual([(each.payload, each.deliveries) for each in reservations], [(b"b", 1)])
         self.check_counts(waiting=1, reserved=1)

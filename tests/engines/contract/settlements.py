@@ -25,7 +25,7 @@ class SettleContract(OpensQueues):
 
     # ack
 
-    def test_acked_is_gone(self) -> None:
+    def test_an_acknowledged_message_is_gone(self) -> None:
         self.queue.write(b"a")
         consumer = self.consumer()
         self.assertTrue(self.settle(consumer, self.reserve(consumer), "ack"))
@@ -33,21 +33,21 @@ class SettleContract(OpensQueues):
 
     # release
 
-    def test_released_goes_to_the_tail(self) -> None:
+    def test_a_released_message_goes_to_the_tail(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         self.assertTrue(self.settle(consumer, self.reserve(consumer), "release"))
         self.check_counts(waiting=3)
         self.assertEqual(self.queue.read_many(3), [b"b", b"c", b"a"])
 
-    def test_several_are_released_in_order(self) -> None:
+    def test_several_messages_are_released_in_order(self) -> None:
         self.queue.write_many(b"a", b"b", b"c", b"d")
         consumer = self.consumer()
         reservations = consumer.exchange(wanted=3).reservations
         consumer.exchange([Settlement(reservation, "release") for reservation in reservations])
         self.assertEqual(self.queue.read_many(4), [b"d", b"a", b"b", b"c"])
 
-    def test_released_with_new_bytes_forgets_the_old(self) -> None:
+    def test_release_replaces_the_payload(self) -> None:
         consumer = self.consumer()
         for payload in (b"new", b""):
             with self.subTest(payload):
@@ -65,7 +65,7 @@ class SettleContract(OpensQueues):
 
     # bury
 
-    def test_buried_is_in_the_dead_queue_unchanged(self) -> None:
+    def test_a_buried_message_is_in_the_dead_queue_unchanged(self) -> None:
         payload = bytes(range(256))
         self.queue.write(payload)
         consumer = self.consumer()
@@ -88,7 +88,7 @@ class SettleContract(OpensQueues):
 
     # put_back
 
-    def test_put_back_is_in_its_place_with_its_count(self) -> None:
+    def test_a_message_that_is_put_back_keeps_its_place_and_its_count(self) -> None:
         self.need("keeps_place", "counts_only_deaths")
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
@@ -99,7 +99,7 @@ class SettleContract(OpensQueues):
         self.settle(consumer, reservation, "put_back")
         self.assertEqual(self.queue.read_many(4), [b"a", b"b", b"c"])
 
-    def test_several_that_are_put_back_keep_their_order(self) -> None:
+    def test_several_messages_that_are_put_back_keep_their_order(self) -> None:
         self.need("keeps_place")
         self.queue.write_many(b"a", b"b", b"c", b"d")
         consumer = self.consumer()
@@ -110,7 +110,7 @@ class SettleContract(OpensQueues):
 
     # close
 
-    def test_closing_puts_back_in_order_what_is_held(self) -> None:
+    def test_closing_puts_back_held_messages_in_order(self) -> None:
         self.queue.write_many(b"a", b"b", b"c", b"d")
         with self.queue.consumer(LONG) as consumer:
             consumer.exchange(wanted=1)

@@ -1,4 +1,4 @@
-"""queue-front's own surface: writing, reading, the length."""
+"""The interface of queue-front: write, read and length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import OpensQueues
 
 
 class SurfaceContract(OpensQueues):
-    """The promises of queue-front's surface."""
+    """The promises of queue-front's interface."""
 
     def test_first_in_is_first_out(self) -> None:
         self.queue.write(b"1")
@@ -46,26 +46,26 @@ class SurfaceContract(OpensQueues):
         self.assertIs(type(self.queue.read()), bytes)
         self.assertIs(type(self.reserve().payload), bytes)
 
-    def test_read_many_returns_as_many_as_wanted_or_there_are(self) -> None:
+    def test_read_many_returns_at_most_as_many_as_asked_for(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         self.assertEqual(self.queue.read_many(2), [b"a", b"b"])
         self.assertEqual(self.queue.read_many(2), [b"c"])
 
-    def test_length_counts_what_waits(self) -> None:
+    def test_length_counts_waiting_messages(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         self.assertEqual(len(self.queue), 3)
         self.queue.read()
         self.reserve()
         self.assertEqual(len(self.queue), 1)
 
-    def test_queues_of_other_names_are_apart(self) -> None:
+    def test_queues_of_different_names_are_separate(self) -> None:
         other = self.make_queue(f"{self.queue.name}_2")
         self.queue.write(b"a")
         self.assertEqual(len(other), 0)
         self.assertIsNone(other.read())
         self.assertEqual(self.consumer(queue=other).exchange(wanted=1).reservations, [])
 
-    def test_objects_of_one_name_are_one_queue(self) -> None:
+    def test_objects_of_the_same_name_share_one_queue(self) -> None:
         twin = self.consumer(queue=self.make_queue(self.queue.name))
         self.queue.write_many(b"a", b"b")
         reservation = self.reserve(twin)

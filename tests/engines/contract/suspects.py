@@ -10,7 +10,7 @@ from .base import AFTER_SHORT, SHORT, OpensQueues, acks, payloads_of
 
 
 class SuspectContract(OpensQueues):
-    """The promises about what was in the hand of a process that died."""
+    """The promises about messages that a process held when it died."""
 
     def test_suspects_come_first_and_one_by_one(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
@@ -33,7 +33,7 @@ class SuspectContract(OpensQueues):
         answer = consumer.exchange(acks(answer.reservations), 3)
         self.assertEqual(payloads_of(answer.reservations), [b"a", b"c"])
 
-    def test_a_suspect_is_passed_over_while_something_is_held(self) -> None:
+    def test_a_suspect_is_not_handed_out_while_the_consumer_holds_other_messages(self) -> None:
         self.need("leases")
         self.queue.write_many(b"a", b"b", b"c", b"d", b"e")
         dying, consumer = self.consumer(), self.consumer()
@@ -49,13 +49,13 @@ class SuspectContract(OpensQueues):
         answer = consumer.exchange(acks(answer.reservations), 2)
         self.assertEqual((payloads_of(answer.reservations), answer.suspect_waiting), ([b"e"], False))
 
-    def test_nothing_waits_where_no_suspect_is_due(self) -> None:
+    def test_suspect_waiting_is_false_when_no_suspect_is_due(self) -> None:
         self.queue.write_many(b"a", b"b")
         consumer = self.consumer()
         for _ in range(3):
             self.assertFalse(consumer.exchange(wanted=1).suspect_waiting)
 
-    def test_a_suspect_that_is_put_back_stays_one(self) -> None:
+    def test_a_suspect_that_is_put_back_stays_a_suspect(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         self.reserve_and_die()
         consumer = self.consumer()

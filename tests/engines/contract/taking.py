@@ -1,4 +1,4 @@
-"""Taking: reserve exactly the message that was seen."""
+"""Taking: reserve exactly the message that browse() has listed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TakeContract(OpensQueues):
                 self.check_counts(waiting=2, reserved=1)
                 self.assertTrue(self.settle(consumer, taken, how))
                 self.assertFalse(self.settle(consumer, taken, how))
-                # To find the place again is more than a list can.
+                # A list cannot restore the place of a message that is put back.
                 payloads = self.queue.read_many(4)
                 self.assertEqual(payloads if how in left else sorted(payloads), left.get(how, [b"a", b"b", b"c"]))
                 self.assertEqual(self.dead.read_many(2), [b"b"] if how == "bury" else [])
@@ -45,7 +45,7 @@ class TakeContract(OpensQueues):
         self.check_counts(waiting=2)
         self.assertEqual({self.reserve().deliveries, self.reserve().deliveries}, {1})
 
-    def test_what_somebody_has_reserved_is_not_taken(self) -> None:
+    def test_a_reserved_message_is_not_taken(self) -> None:
         self.queue.write_many(b"a", b"b")
         entry = self.entry(b"a")
         self.reserve()
@@ -55,14 +55,14 @@ class TakeContract(OpensQueues):
         self.assertEqual(consumer.held, {})
         self.check_counts(waiting=1, reserved=1)
 
-    def test_what_is_gone_is_not_taken(self) -> None:
+    def test_a_message_that_is_gone_is_not_taken(self) -> None:
         self.queue.write_many(b"a", b"b")
         entry = self.entry(b"a")
         self.queue.read()
         self.assertIsNone(self.consumer().take(entry))
         self.check_counts(waiting=1)
 
-    def test_an_ended_lease_can_be_taken(self) -> None:
+    def test_a_message_can_be_taken_after_its_lease(self) -> None:
         self.queue.write_many(b"a", b"b")
         self.reserve_and_die()
         consumer = self.consumer()

@@ -1,4 +1,4 @@
-"""What the queue in a database promises beyond the contract, on each database."""
+"""The promises of the database queue beyond the contract, run on each database."""
 
 from tests.engines.contract import QueueContract, TakersContract
 
@@ -20,4 +20,4 @@ class DatabaseContract(
     QueueContract,
     TakersContract,
 ):
-    """The whole contract with real commits, and what goes beyond it."""
+    """The whole contract with real commits, and the promises beyond it."""

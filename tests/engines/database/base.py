@@ -20,7 +20,7 @@ needs_mariadb = services.needs("MariaDB", "mariadb" in settings.DATABASES)
 
 
 class OnDatabase(OpensQueues):
-    """Opens queues on one alias; its subclasses say which."""
+    """Open queues on the database ``alias``; subclasses set it."""
 
     alias = ""
 
@@ -28,7 +28,7 @@ class OnDatabase(OpensQueues):
         override = override_settings(MAIL_QUEUE_DATABASE=self.alias)
         override.enable()
         self.addCleanup(override.disable)
-        # The contract's suspects are noticed at once.
+        # The contract expects that suspects are found at once.
         searching = mock.patch.object(consumers, "SEARCH_INTERVAL", 0)
         searching.start()
         self.addCleanup(searching.stop)

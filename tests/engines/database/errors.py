@@ -1,4 +1,4 @@
-"""Errors: what the database undoes or refuses."""
+"""Errors: transactions that the database rolls back, and statements that it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PostgreSQLDeadlock(Exception):
     sqlstate = "40P01"
 
 
-#: What Django raises, and the driver's error behind it, when the database chose others.
+#: Arguments of Django's error, and its cause in the driver, when the database rolls back in favour of another client.
 LOST_RACES = (
     (("database is locked",), None),
     ((1213, "Deadlock found when trying to get lock; try restarting transaction"), None),
@@ -25,15 +25,15 @@ LOST_RACES = (
 
 
 class ErrorContract(OnDatabase):
-    """What the errors of a database become."""
+    """The promises about database errors."""
 
-    def test_what_the_database_undid_in_favour_of_others_is_done_again(self) -> None:
+    def test_a_transaction_that_lost_a_race_is_repeated(self) -> None:
         for reason, cause in LOST_RACES:
             with self.subTest(reason), self.failing(reason, cause, times=transactions.ATTEMPTS - 1):
                 self.queue.write(b"a")
                 self.assertEqual(self.queue.read_many(2), [b"a"])
 
-    def test_what_is_undone_each_time_is_unavailable(self) -> None:
+    def test_a_transaction_that_loses_every_race_is_unavailable(self) -> None:
         for reason, cause in LOST_RACES:
             with (
                 self.subTest(reason),
@@ -43,7 +43,7 @@ class ErrorContract(OnDatabase):
                 self.queue.write(b"a")
         self.assertEqual(len(self.queue), 0)
 
-    def test_nothing_is_done_again_in_a_transaction_of_the_callers(self) -> None:
+    def test_nothing_is_repeated_in_the_callers_transaction(self) -> None:
         for reason, cause in LOST_RACES:
             with (
                 self.subTest(reason),
@@ -54,7 +54,7 @@ class ErrorContract(OnDatabase):
                 self.queue.write(b"a")
         self.assertEqual(len(self.queue), 0)
 
-    def test_an_ack_that_was_undone_with_the_claim_is_done_again(self) -> None:
+    def test_an_ack_that_was_rolled_back_with_the_claim_is_repeated(self) -> None:
         for reason, cause in LOST_RACES:
             self.queue.write_many(b"a", b"b")
             consumer = self.consumer()
@@ -65,7 +65,7 @@ class ErrorContract(OnDatabase):
             consumer.exchange(acks(answer.reservations))
 
     def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
-        """Make the next statements with this verb fail."""
+        """Return a context manager that makes the next statements with this verb fail."""
         failures = [OperationalError(*reason) for _ in range(times)]
 
         def wrapper(execute, sql, params, many, context):
@@ -75,7 +75,7 @@ class ErrorContract(OnDatabase):
 
         return self.connection.execute_wrapper(wrapper)
 
-    def test_a_missing_table_is_explained_by_the_command_that_makes_it(self) -> None:
+    def test_the_error_for_a_missing_table_names_the_command_that_creates_it(self) -> None:
         with self.connection.schema_editor() as editor:
             editor.delete_model(QueuedMessage)
         self.addCleanup(self.create_table)

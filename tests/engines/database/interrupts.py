@@ -1,4 +1,4 @@
-"""Interrupts: no transaction stays open."""
+"""Interrupts leave no transaction open."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .base import OnDatabase
 
 
 class TransactionInterruptContract(OnDatabase):
-    """What becomes of a transaction that is interrupted."""
+    """The promises about interrupted transactions."""
 
-    def test_a_connection_that_cannot_be_cleaned_is_closed(self) -> None:
+    def test_a_connection_that_cannot_roll_back_is_closed(self) -> None:
         self.queue.write(b"a")
         with mock.patch.object(self.connection, "rollback", side_effect=OperationalError("gone")):
             close_interrupted_transaction(self.alias)
@@ -55,12 +55,12 @@ class TransactionInterruptContract(OnDatabase):
         self.assertGreater(line, 100)
 
     def interrupt(self, line: int, act: Callable[[], object], *more_files: str) -> bool:
-        """Raise KeyboardInterrupt at the n-th line of the queue, or of more files, if there is one."""
+        """Raise KeyboardInterrupt at the n-th line executed in the queue or ``more_files``; return whether it came."""
         files = (database.__path__[0], *more_files)
 
         def trace(frame: FrameType, event: str, argument: object):
             nonlocal line
-            # Django takes a lock there; a signal handler does not run between its lines, as a trace function does.
+            # Django holds a lock there. A trace function can interrupt it; a signal handler would not.
             if not frame.f_code.co_filename.startswith(files) or frame.f_code.co_name == "allow_thread_sharing":
                 return None
             line -= event == "line"
@@ -73,7 +73,7 @@ class TransactionInterruptContract(OnDatabase):
         try:
             act()
         except (KeyboardInterrupt, QueueUnavailable):
-            # In psycopg's commit it becomes an error: Django cannot switch autocommit on again.
+            # An interrupt in psycopg's commit becomes an error, because Django cannot switch autocommit back on.
             return True
         finally:
             sys.settrace(before)

@@ -1,4 +1,4 @@
-"""Races: what happens when others are faster."""
+"""Races: another consumer takes a message first."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .base import OnDatabase
 
 
 class RaceContract(OnDatabase):
-    """What a claim promises beside other consumers."""
+    """The promises of a claim among other consumers."""
 
-    def test_what_an_exchange_has_reserved_unseen_is_held_before_a_message_is_taken(self) -> None:
+    def test_take_first_collects_the_reservations_of_a_lost_answer(self) -> None:
         self.queue.write_many(b"a", b"b")
         entry = self.entry(b"b")
         with self.queue.consumer(LONG) as consumer:
@@ -30,7 +30,7 @@ class RaceContract(OnDatabase):
             self.assertEqual(consumer.exchange(acks([taken])).settled, [True])
         self.check_counts(waiting=1)
 
-    def test_what_others_take_first_is_left_to_them(self) -> None:
+    def test_a_message_that_another_consumer_takes_first_is_skipped(self) -> None:
         other = self.consumer()
         for verb, take in (("UPDATE", lambda: self.reserve().payload), ("DELETE", self.queue.read)):
             with self.subTest(verb):
@@ -39,7 +39,7 @@ class RaceContract(OnDatabase):
                     self.assertEqual(take(), b"b")
                 self.empty_table()
 
-    def test_of_a_group_the_rest_is_claimed(self) -> None:
+    def test_the_rest_of_a_group_is_claimed(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         other, consumer = self.consumer(), self.consumer()
         with self.just_before("UPDATE", lambda: other.exchange(wanted=1)):
@@ -48,7 +48,7 @@ class RaceContract(OnDatabase):
         self.assertEqual(payloads_of(list(other.held.values())), [b"a"])
         self.check_counts(waiting=1, reserved=2)
 
-    def test_when_others_take_all_that_was_seen_the_queue_is_looked_at_again(self) -> None:
+    def test_the_queue_is_searched_again_when_others_take_the_whole_group(self) -> None:
         self.queue.write_many(b"a", b"b")
         consumer = self.consumer()
         settlements = acks([self.reserve(consumer)])
@@ -60,7 +60,7 @@ class RaceContract(OnDatabase):
         self.rows.filter(payload=b"b").delete()
         self.queue.write(b"c")
 
-    def test_when_others_take_all_each_time_the_queue_is_left_to_them(self) -> None:
+    def test_exchange_gives_up_when_every_claim_is_lost(self) -> None:
         self.queue.write(b"a")
         table = QueuedMessage._meta.db_table
         fails = f"UPDATE {table} SET receipt = %s WHERE id = -1 AND deliveries = %s AND queue = %s AND id = %s"
@@ -68,7 +68,7 @@ class RaceContract(OnDatabase):
             self.assertEqual(self.consumer().exchange(wanted=1).reservations, [])
         self.assertEqual(claim.call_count, consumers.SELECTS)
 
-    def test_when_others_read_all_each_time_the_queue_is_left_to_them(self) -> None:
+    def test_read_gives_up_when_every_delete_is_lost(self) -> None:
         self.queue.write(b"a")
         fails = (
             f"DELETE FROM {QueuedMessage._meta.db_table} WHERE id = -1 AND deliveries = %s AND queue = %s AND id = %s"
@@ -77,7 +77,7 @@ class RaceContract(OnDatabase):
             self.assertIsNone(self.queue.read())
         self.assertEqual(delete.call_count, module.SELECTS)
 
-    def test_a_big_payload_that_others_read_meanwhile_is_passed_over(self) -> None:
+    def test_a_big_payload_that_is_read_by_others_meanwhile_is_skipped(self) -> None:
         self.queue.write_many(b"a" * EXCHANGE_BYTES, b"b")
         with self.just_before("SELECT payload", self.rows.filter(queue=self.queue.name).earliest("pk").delete):
             self.assertEqual(payloads_of(self.consumer().exchange(wanted=2).reservations), [b"b"])
@@ -86,7 +86,7 @@ class RaceContract(OnDatabase):
         self.rows.all().delete()
 
     def just_before(self, verb: str, *acts):
-        """Call one of the functions before each statement that begins with this verb, until all have been called."""
+        """Return a context manager that calls the next of ``acts`` before each statement that begins with this verb."""
         left = list(acts)
 
         def wrapper(execute, sql, params, many, context):

@@ -1,4 +1,4 @@
-"""Servers: connections that are lost, and rows that others have locked."""
+"""Database servers: lost connections, and rows locked by other clients."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .base import OnDatabase
 
 
 class ServerContract(OnDatabase):
-    """What a database server can do to its clients."""
+    """The promises on a database server."""
 
-    def test_a_lost_connection_is_unavailable_once(self) -> None:
+    def test_a_lost_connection_raises_once(self) -> None:
         self.queue.write(b"a")
         self.kill_connection()
         consumer = self.consumer()
@@ -36,7 +36,7 @@ class ServerContract(OnDatabase):
         consumer.close()
         self.check_counts(waiting=2)
 
-    def test_a_row_that_others_have_locked_is_not_waited_for(self) -> None:
+    def test_locked_rows_are_skipped_without_waiting(self) -> None:
         self.queue.write_many(b"a", b"b")
         locked, done = Event(), Event()
         with ThreadPoolExecutor(1) as pool:

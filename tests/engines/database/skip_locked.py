@@ -1,4 +1,4 @@
-"""Servers that cannot pass over locked rows, as MariaDB before 10.6."""
+"""Servers without SKIP LOCKED, such as MariaDB before 10.6."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WithoutSkipLocked(TakersContract):
         rows.compile_select.cache_clear()
         self.addCleanup(rows.compile_select.cache_clear)
 
-    def test_what_is_not_committed_yet_is_not_waited_for(self) -> None:
+    def test_an_exchange_does_not_wait_for_uncommitted_rows(self) -> None:
         self.queue.write(b"a")
         consumer = self.consumer()
         reservation = self.reserve(consumer)
@@ -40,7 +40,7 @@ class WithoutSkipLocked(TakersContract):
             self.assertFalse(sender.result())
 
     def write_in_a_transaction(self, written: Event, looked: Event) -> bool:
-        """Return whether others had to wait for the commit."""
+        """Return whether the consumer had to wait for the commit."""
         with closing(connections[self.alias]), transaction.atomic(using=self.alias):
             self.queue.write(b"b")
             written.set()

@@ -1,4 +1,4 @@
-"""Statements: how many there are, and what they leave in the rows."""
+"""Statements: how many each operation executes, and what they leave in the rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .base import OnDatabase
 
 
 class StatementContract(OnDatabase):
-    """What the queue's SQL promises."""
+    """The promises about the queue's SQL."""
 
     def test_a_batch_is_cut_into_statements_of_limited_size(self) -> None:
         payloads = [b"1" * 400_000, b"2" * 400_000, b"3" * 400_000, b"4" * 3_000_000, b"5"]
@@ -45,7 +45,7 @@ class StatementContract(OnDatabase):
             with self.subTest(count.__name__), self.assertNumQueries(1, using=self.alias):
                 count()
 
-    def test_an_ack_is_one_statement_whoever_listens_to_deletions(self) -> None:
+    def test_an_ack_is_one_statement_whatever_signals_are_connected(self) -> None:
         def listener(**kwargs) -> None: ...
 
         for signal in (pre_delete, post_delete):
@@ -57,7 +57,7 @@ class StatementContract(OnDatabase):
         with self.assertNumQueries(1, using=self.alias):
             self.assertEqual(consumer.exchange(settlements).settled, [True])
 
-    def test_an_exchange_of_nothing_is_no_statement(self) -> None:
+    def test_an_empty_exchange_executes_no_statement(self) -> None:
         self.queue.write(b"a")
         consumer = self.consumer(SHORT)
         reservation = self.reserve(consumer)
@@ -66,7 +66,7 @@ class StatementContract(OnDatabase):
             self.assertEqual(consumer.exchange([Settlement(reservation, "leave")]).settled, [True])
             consumer.close()
 
-    def test_what_is_left_is_no_settlement_beside_others(self) -> None:
+    def test_leaving_one_message_does_not_affect_the_other_settlements(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         a, b = consumer.exchange(wanted=2).reservations
@@ -75,7 +75,7 @@ class StatementContract(OnDatabase):
         self.check_counts(waiting=1, reserved=1)
 
     @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
-    def test_three_statements_lie_between_two_groups(self) -> None:
+    def test_going_from_one_group_to_the_next_takes_three_statements(self) -> None:
         self.queue.write_many(*[b"%d" % number for number in range(9)])
         consumer = self.consumer()
         reservations = consumer.exchange(wanted=4).reservations
@@ -84,7 +84,7 @@ class StatementContract(OnDatabase):
         verbs = [query["sql"].split()[0] for query in queries]
         self.assertEqual([verb for verb in verbs if verb not in {"BEGIN", "COMMIT"}], ["DELETE", "SELECT", "UPDATE"])
 
-    def test_an_extension_is_one_statement_for_each_exchange(self) -> None:
+    def test_an_extension_is_one_statement_for_each_group(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         reservations = [*consumer.exchange(wanted=2).reservations, self.reserve(consumer)]
@@ -98,14 +98,14 @@ class StatementContract(OnDatabase):
             self.assertTrue(payloads_of(self.consumer().exchange(wanted=2).reservations) == payloads[:1])
         self.assertEqual(sum(query["sql"].startswith("SELECT payload") for query in queries), 1)
 
-    def test_a_list_of_the_queue_takes_the_index_order(self) -> None:
+    def test_rows_are_listed_in_the_order_of_the_index(self) -> None:
         self.queue.write_many(b"a", b"b")
         consumer = self.consumer()
         self.settle(consumer, self.reserve(consumer), "release")
         self.assertEqual([bytes(row.payload) for row in self.rows.all()], [b"b", b"a"])
         self.assertEqual(str(self.rows.first()), f"{self.queue.name} #{self.rows.first().pk}")
 
-    def test_a_put_back_row_is_as_it_was(self) -> None:
+    def test_put_back_restores_the_row(self) -> None:
         self.queue.write_many(b"a", b"b")
         self.reserve_and_die()
         consumer = self.consumer()
@@ -124,7 +124,7 @@ class StatementContract(OnDatabase):
             )
             return list(cursor.fetchall())
 
-    def test_what_older_code_has_left_is_delivered(self) -> None:
+    def test_rows_of_earlier_versions_are_delivered(self) -> None:
         for number, state in enumerate(({}, {"receipt": "f" * 32, "deliveries": 1}, {"deliveries": 0})):
             self.rows.create(queue=self.queue.name, due=Now(), payload=b"%d" % number, **state)
         self.rows.create(queue=self.queue.name, due=Now() + timedelta(seconds=LONG), payload=b"deferred")

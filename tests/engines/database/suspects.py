@@ -1,4 +1,4 @@
-"""Suspects: when the table is searched for them."""
+"""Suspects: when the queue searches the table for them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .base import OnDatabase
 
 
 class SuspectSearchContract(OnDatabase):
-    """What the search for suspects promises."""
+    """The promises about the search for suspects."""
 
     @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
-    def test_suspects_are_searched_for_once_a_minute_while_there_is_other_work(self) -> None:
+    def test_a_busy_consumer_searches_for_suspects_once_a_minute(self) -> None:
         self.queue.write_many(*[b"%d" % number for number in range(9)])
         consumer = self.consumer()
         group = consumer.exchange(wanted=2).reservations
@@ -32,7 +32,7 @@ class SuspectSearchContract(OnDatabase):
         self.assertEqual([each.deliveries for each in answer.reservations], [2])
 
     @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
-    def test_a_suspect_is_found_where_nothing_else_is_due(self) -> None:
+    def test_a_suspect_is_found_when_nothing_else_is_due(self) -> None:
         self.queue.write_many(b"a", b"b")
         consumer = self.consumer()
         settlements = acks([self.reserve(consumer)])
@@ -41,7 +41,7 @@ class SuspectSearchContract(OnDatabase):
         self.assertEqual(payloads_of(consumer.exchange(settlements, 2).reservations), [b"b"])
 
     @mock.patch.object(consumers, "SEARCH_INTERVAL", 60)
-    def test_a_suspect_that_dies_meanwhile_is_found_by_an_idle_consumer(self) -> None:
+    def test_a_suspect_that_appears_later_is_found_by_an_idle_consumer(self) -> None:
         self.queue.write(b"a")
         consumer = self.consumer()
         consumer.exchange(acks([self.reserve(consumer)]), 1)

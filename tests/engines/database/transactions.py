@@ -15,7 +15,7 @@ from .base import OnDatabase
 
 
 class TransactionContract(OnDatabase):
-    """What a transaction promises."""
+    """The promises about transactions."""
 
     def test_mail_is_queued_if_the_transaction_commits(self) -> None:
         with transaction.atomic(using=self.alias):
@@ -56,13 +56,13 @@ class TransactionContract(OnDatabase):
         self.assertEqual(consumer.exchange(settlements, 1), Exchange([True, True], []))
         self.check_counts(waiting=2)
 
-    def test_threads_see_the_queue_outside_of_transactions(self) -> None:
+    def test_the_queue_is_parallel_only_outside_a_transaction(self) -> None:
         self.assertTrue(self.queue.parallel)
         with transaction.atomic(using=self.alias):
             self.assertFalse(self.queue.parallel)
 
     def storing_due(self, *values):
-        """Make the database itself refuse a row: ``due`` cannot be NULL."""
+        """Make the database refuse each INSERT whose turn in ``values`` is None, by storing NULL as ``due``."""
         left, now = list(values), sql.due_in(self.alias, 0).sql
 
         def wrapper(execute, statement, params, many, context):

@@ -1,4 +1,4 @@
-"""The promises of the feed, run on each queue: what a drain leaves in it, in which order, and how much it holds."""
+"""The promises of the feed, run on each queue: what a drain leaves behind, in which order, and how much it reserves."""
 
 from .holding import HoldingContract
 from .losses import LostConnectionContract, UnavailableContract
@@ -7,4 +7,4 @@ from .suspects import SuspectContract
 
 
 class FeedContract(OrderContract, UnavailableContract, HoldingContract, SuspectContract, LostConnectionContract):
-    """Every promise."""
+    """All promises of the feed."""

@@ -1,4 +1,4 @@
-"""What the tests of the feed start from: a queue of its own for each test, a server, and drains."""
+"""The base class of the feed's tests: a separate queue for each test, a mail server, and drains."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-#: Seconds in which a drain that hangs is found out.
+#: Seconds after which a drain counts as hung.
 TIMEOUT = 60
-#: Enough for three workers.
+#: Subjects of enough messages for three workers.
 MANY = [f"{number:02}" for number in range(60)]
 
 
 class FeedMixin(Base):
-    """A queue of its own for each test, a server, and drains."""
+    """Set up a separate queue and a mail server for each test."""
 
     engine: str
 
@@ -56,7 +56,7 @@ class FeedMixin(Base):
         self.script: Script = lambda step, argument: None
 
     def use(self, context: Any) -> Any:
-        """Enter a context until the test ends; Python < 3.11 has no enterContext()."""
+        """Enter a context manager until the test ends; Python < 3.11 has no enterContext()."""
         entered = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
         return entered
@@ -66,7 +66,7 @@ class FeedMixin(Base):
             self.skipTest(f"{type(self.queue).__name__} has no {ability}")
 
     def set(self, **constants: float) -> None:
-        """Change constants of the feed, or of what is in flight."""
+        """Patch constants of delivery.feed or delivery.in_flight."""
         for name, value in constants.items():
             self.use(mock.patch.object(feed if hasattr(feed, name) else in_flight, name, value))
 
@@ -84,12 +84,12 @@ class FeedMixin(Base):
         return backend.report
 
     def down(self, **options: Any) -> Report:
-        """Drain while nobody listens."""
+        """Drain while no server listens."""
         with mock.patch.object(self.smtp, "port", 9):
             return self.drain(**options)
 
     def start_anew(self) -> None:
-        """Forget what was queued and sent."""
+        """Empty the queue and the server's mailbox."""
         self.queue.read_many(999)
         self.smtp.stored.clear()
 
@@ -107,14 +107,14 @@ class FeedMixin(Base):
         return [envelope.email.subject for envelope in self.left()]
 
     def assertLeft(self, *subjects: str) -> None:
-        """These are queued, in this order (or any, where the engine keeps none), and nobody has any in hand."""
+        """Assert that these messages are queued, in order where the engine keeps it, and that none is reserved."""
         self.assertEqual(self.queue.counts().reserved, 0)
         if self.queue.keeps_place:
             self.assertEqual(self.subjects(), list(subjects))
         self.assertEqual(Counter(self.subjects()), Counter(subjects))
 
     def watch(self, step: str = "RCPT", delay: float = 0.0) -> list[Counts]:
-        """Count the queue each time that the server is at a step."""
+        """Return a list to which each of the server's sessions adds the queue's counts when it reaches the step."""
         seen: list[Counts] = []
 
         def script(reached: str, argument: str) -> None:
@@ -129,7 +129,7 @@ class FeedMixin(Base):
         return seen
 
     def die(self) -> None:
-        """Reserve the first message as a process that then dies, and wait until its lease has ended."""
+        """Reserve the first message, die, and wait until the lease has ended."""
         consumer = self.queue.consumer(0.05)
         consumer.exchange(wanted=1)
         consumer.held.clear()

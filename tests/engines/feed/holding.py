@@ -51,7 +51,7 @@ class HoldingContract(FeedMixin):
         self.assertEqual(self.exchanges(Hooked), [(0, 1), (1, 1), (1, 1), (1, 0)])
 
     def exchanges(self, kind: type[QueuedEmailBackend] = QueuedEmailBackend) -> list[tuple[int, int]]:
-        """Drain; return how many were settled, and how many wanted, by each exchange."""
+        """Drain; return how many messages each exchange settled and how many it asked for."""
         seen: list[tuple[int, int]] = []
         exchange = Consumer.exchange
 
@@ -77,7 +77,7 @@ class HoldingContract(FeedMixin):
                     self.drain(workers=workers)
                 self.assertEqual((stolen, sorted(self.sent())), ([], list("abcdefgh")))
 
-    def test_ready_messages_are_dropped_that_another_drain_may_hold(self) -> None:
+    def test_ready_messages_are_dropped_once_another_drain_may_hold_them(self) -> None:
         self.need("leases")
         self.enqueue("a", "b", "c")
         owner = feed.Feed(self.queue, 60, Quota(3, DrainOptions()), Report(), feed.READY, lambda: True)
@@ -94,7 +94,7 @@ class HoldingContract(FeedMixin):
     def test_exchange_that_takes_longer_than_a_tiny_lease_loses_nothing(self) -> None:
         self.need("leases")
         self.enqueue("a", "b")
-        # Half of this lease is too short to deliver a message in.
+        # The deadline, half of this lease, is too short for any delivery.
         self.use(mock.patch.object(Deadline, "start"))
         with override_settings(MAIL_QUEUE_LEASE=0.01), self.slow_exchanges(0.05):
             self.drain(workers=1)
@@ -114,7 +114,7 @@ class HoldingContract(FeedMixin):
 
     @contextmanager
     def another_consumer(self) -> Iterator[list[Reservation]]:
-        """Run a consumer in another thread that reserves whatever nobody holds; yield what it has reserved."""
+        """Run a consumer in another thread that reserves every due message; yield its reservations."""
         taken: list[Reservation] = []
         over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A queue that does not answer, or whose connection dies."""
+"""A queue that does not answer, or whose connection is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnavailableContract(FeedMixin):
     """A queue that does not answer costs neither a message nor a second copy."""
 
     def lose(self, first: int, amount: int = 1, carried_out: bool = False) -> Any:
-        """Make ``amount`` exchanges of a drain fail from number ``first`` on; the engine may have carried them out."""
+        """Make ``amount`` exchanges raise from number ``first`` on; the engine carries them out if ``carried_out``."""
         kind = type(self.queue.consumer(1))
         exchange, calls = kind._exchange, iter(range(1, 999))
 
@@ -46,7 +46,7 @@ class UnavailableContract(FeedMixin):
                 self.assertEqual((report.sent, sorted(self.sent())), (50, MANY[:50]))
                 self.assertLeft()
 
-    def test_lost_exchange_at_the_end_costs_neither(self) -> None:
+    def test_lost_last_exchange_costs_neither_message_nor_copy(self) -> None:
         self.set(PAUSES=(0, 0, 0))
         for carried_out in (False, True):
             with self.subTest(carried_out=carried_out):
@@ -57,7 +57,7 @@ class UnavailableContract(FeedMixin):
                 self.assertEqual((report.sent, self.sent()), (1, ["a"]))
                 self.assertLeft()
 
-    def test_queue_that_is_away_raises(self) -> None:
+    def test_queue_that_stays_down_raises(self) -> None:
         self.set(PAUSES=(0, 0, 0))
         self.enqueue("a", "b")
         with self.lose(1, amount=999), self.assertRaises(QueueUnavailable):
@@ -74,7 +74,7 @@ class UnavailableContract(FeedMixin):
         self.assertLeft()
 
     @override_settings(MAIL_QUEUE_LEASE=0.4)
-    def test_queue_that_is_away_for_longer_raises(self) -> None:
+    def test_queue_that_is_down_for_longer_than_the_lease_raises(self) -> None:
         self.set(PAUSES=(0, 0, 0.01))
         self.enqueue("a", "b")
         began = time.monotonic()
@@ -84,9 +84,9 @@ class UnavailableContract(FeedMixin):
 
 
 class LostConnectionContract(FeedMixin):
-    """An engine whose connection died hands out again what was not settled."""
+    """After a lost connection, the engine hands out again every message that was not settled."""
 
-    def test_what_was_not_begun_is_dropped_and_comes_again(self) -> None:
+    def test_messages_that_were_not_begun_are_dropped_and_handed_out_again(self) -> None:
         self.need("leases")
         self.set(FAST=0)
         for workers in (1, 3):
@@ -98,12 +98,12 @@ class LostConnectionContract(FeedMixin):
                 self.drain()
                 self.assertEqual(set(self.sent()), set(MANY))
                 self.assertLeft()
-                # What was begun, or delivered and not settled, comes again; nothing else.
+                # Only messages that were begun, or delivered and not settled, may arrive twice.
                 self.assertLessEqual(len(self.sent()), 60 + workers + feed.READY)
                 self.assertGreaterEqual(report.sent, 50)
 
     def losing(self, at: int) -> Any:
-        """Break the connection at this exchange: all that was held is due again."""
+        """Lose the connection at this exchange: all held messages become due again."""
         exchange, calls = Consumer.exchange, iter(range(1, 999))
 
         def lossy(consumer: Consumer, settlements: Any = (), wanted: int = 0) -> Exchange:

@@ -1,4 +1,4 @@
-"""The order: what is not delivered stays where it is."""
+"""Order: messages that are not delivered keep their places."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import MANY, FeedMixin
 
 
 class OrderContract(FeedMixin):
-    """What is not delivered stays where it is."""
+    """Messages that are not delivered keep their places."""
 
     def test_server_that_is_down_changes_nothing(self) -> None:
         for workers in (1, 3):
@@ -40,7 +40,7 @@ class OrderContract(FeedMixin):
         def script(step: str, argument: str) -> None:
             if step == "banner":
                 stop.ask()
-                # It answers when the workers have been sent home.
+                # Answer only after the workers have been told to stop.
                 time.sleep(0.2)
 
         self.script = script
@@ -70,7 +70,7 @@ class OrderContract(FeedMixin):
         self.assertEqual(self.sent(), ["a", "b"])
         self.assertLeft(*"cdefghijkl")
 
-    def test_interrupt_while_several_work_keeps_the_order(self) -> None:
+    def test_interrupt_with_several_workers_keeps_the_order(self) -> None:
         self.enqueue(*MANY)
         with mock.patch.object(feed.Feed, "_wait", side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
             self.drain(workers=3)
@@ -79,7 +79,7 @@ class OrderContract(FeedMixin):
 
 
 class Interrupted(QueuedEmailBackend):
-    """Is interrupted by the third message."""
+    """Raise KeyboardInterrupt at message "c"."""
 
     def _send_now(self, message: Any) -> Any:
         if message.subject == "c":

@@ -12,9 +12,9 @@ from .base import MANY, FeedMixin
 
 
 class SuspectContract(FeedMixin):
-    """A message that was in the hand of a process that died."""
+    """The promises about messages that a process held when it died."""
 
-    def test_it_is_delivered_alone_and_first(self) -> None:
+    def test_suspect_is_delivered_first_and_with_nothing_else_reserved(self) -> None:
         self.need("leases")
         for workers in (1, 2):
             with self.subTest(workers=workers):
@@ -26,7 +26,7 @@ class SuspectContract(FeedMixin):
                 self.assertEqual((self.sent()[0], sorted(self.sent())), ("00", MANY[:40]))
                 self.assertEqual(reserved[0].reserved, 1)
 
-    def test_busy_drain_runs_dry_for_one_that_appears(self) -> None:
+    def test_busy_drain_pauses_for_a_suspect_that_appears(self) -> None:
         self.need("leases")
         self.set(SUSPECTS_WAIT=0.05)
         self.enqueue(*MANY)
