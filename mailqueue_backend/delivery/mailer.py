@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..logs import get_logger
 from .troubles import Troubles
 from .verdict import Reply, Step
-from .words import in_words, is_of_the_network
+from .words import in_words, is_of_the_network, without_ids
 
 logger = get_logger("delivery")
 
@@ -129,7 +129,7 @@ class Mailer:
         trace = error if isinstance(error, Exception) and _has_traceback(error) else None
         say = partial(logger.warning, "%s", exc_info=trace)
         for line in lines:
-            self._troubles.report((message_id, line.rpartition(" (")[0]), line, say=say)
+            self._troubles.report((message_id, without_ids(line.rpartition(" (")[0])), line, say=say)
 
     def reasons(self, is_left: bool) -> list[str]:
         """Return why messages wait, in words; ``is_left``: some were not tried."""
@@ -144,9 +144,8 @@ class Mailer:
         """Log why messages wait; ``is_left``: some were not tried. ``waiting`` says how many, and since when."""
         self._report_refused(list(self._refused))
         for reason in self.reasons(is_left):
-            self._troubles.report(
-                (self.name, reason), f"{self.name}: {reason.rstrip('.: ')}. {waiting}", f"{self.name}: works again."
-            )
+            text = f"{self.name}: {reason.rstrip('.: ')}. {waiting}"
+            self._troubles.report((self.name, without_ids(reason)), text, f"{self.name}: works again.")
 
     def _report_refused(self, kinds: Sequence[_Kind]) -> None:
         for kind in kinds:

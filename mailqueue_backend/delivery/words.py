@@ -68,3 +68,8 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number and its noun: "1 message", "2 messages"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def without_ids(text: str) -> str:
+    """Return what stays the same of a server's reply, many of which contain an id: the words without digits."""
+    return " ".join(word for word in text.split() if not any(map(str.isdigit, word)))

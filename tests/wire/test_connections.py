@@ -148,9 +148,7 @@ class ReuseTests(ScriptedTestCase):
 
     def test_refusals_of_one_message_are_not_those_of_the_next(self) -> None:
         self.serve(in_turn(RCPT=["550 5.1.1 no"]))
-        broken = message("b")
-        broken.attachments = [("a.bin", b"", "no MIME type")]
-        self.backend().send_messages([message("a"), broken])
+        self.backend().send_messages([message("a"), Unencodable("b", to=["to@example.com"])])
         with override_settings(MAIL_QUEUE_RETRY_REJECTED=False):
             report = self.failing_drain()
         self.assertEqual((report.discarded, report.requeued), (2, 0))

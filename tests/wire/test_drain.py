@@ -51,7 +51,6 @@ class ConnectionTests(MailTestCase):
 
     def test_error_in_mid_transaction_does_not_harm_the_next_message(self) -> None:
         # The server has answered MAIL when smtplib finds that it cannot encode the recipient.
-        QueuedEmailBackend().send_messages([message("a", to=["ünknown@example.com"]), message("b")])
         with (
             mock.patch(
                 "django.core.mail.backends.smtp.EmailBackend.prep_address", lambda self, address: address, create=True
@@ -61,6 +60,7 @@ class ConnectionTests(MailTestCase):
             ),
             self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged,
         ):
+            QueuedEmailBackend().send_messages([message("a", to=["ünknown@example.com"]), message("b")])
             drain()
         self.assertIn("UnicodeEncodeError", logged.output[0])
         self.assertEqual(self.inbox.subjects, ["b"])
