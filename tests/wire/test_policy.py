@@ -408,3 +408,24 @@ class UsedConnectionTests(PolicyTestCase):
         self.enqueue("a", "b")
         report = self.failing_drain()
         self.assertEqual((report.sent, report.requeued, self.smtp.copies), (1, 1, {"a": 1, "b": 1}))
+
+
+class WorkersTests(PolicyTestCase):
+    """Several workers share what one of them has learned."""
+
+    def test_server_that_wants_another_login_is_asked_once_by_each(self) -> None:
+        self.serve(always("MAIL", BlockedTests.REPLY))
+        self.enqueue(*map(str, range(60)))
+        report = self.failing_drain()
+        self.assertEqual((report.sent, report.requeued, set(self.attempts()), len(self.lines)), (0, 0, {0}, 1))
+        self.assertLessEqual(self.smtp.said("MAIL"), 3)
+
+    def test_paused_sender_is_tried_no_more_by_any(self) -> None:
+        self.serve(by_sender({ME: LATER}))
+        for number in range(30):
+            self.send(ME, f"mine {number}")
+            self.send(OTHER, f"other {number}")
+        report = self.failing_drain()
+        self.assertEqual((report.sent, len(self.queue)), (30, 30))
+        # When the third is refused, each of the others may have one under way.
+        self.assertLessEqual(sum(self.attempts()), 3 + 2)
