@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from io import StringIO
+from itertools import count
 from typing import Any
 from unittest import mock
 
@@ -213,6 +214,16 @@ class LoopTests(CommandTestCase):
             ],
         )
         self.assertEqual(stdout, "1 message sent and 0 messages discarded out of 1 message.\n")
+
+    def test_reply_with_an_id_of_its_own_is_said_once_too(self) -> None:
+        for step, reply in (("MAIL", "530 5.7.0 Authentication Required"), ("DATA", "451 4.7.0 later")):
+            with self.subTest(step=step):
+                ids = count()
+                self.serve(lambda reached, argument: f"{reply} 5b{next(ids)}f-42 - gsmtp" if reached == step else None)
+                enqueue("a")
+                self.loop(bool, bool)
+                self.assertEqual(len(self.lines), 1, self.lines)
+                self.queue.read_many(1)
 
     def test_message_that_is_refused_alike_is_said_once(self) -> None:
         self.serve(in_turn(DATA=["451 busy", "451 busy", "451 full"]))
