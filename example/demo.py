@@ -1,8 +1,8 @@
-"""Queue mail of each kind, deliver it, and show what arrives; then a server that is down, and a message that expires.
+"""Queue and deliver mail of each kind and show what arrives; then show a server that is down and an expired message.
 
-``python example/demo.py`` uses a loopback SMTP server of its own. With EMAIL_HOST, and DEMO_TO for the recipient, it
-delivers to that server; EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD, EMAIL_USE_TLS, EMAIL_USE_SSL and
-DEFAULT_FROM_EMAIL mean what they mean to Django. The exit status is 1 when something is not as it should be.
+``python example/demo.py`` starts its own SMTP server. If EMAIL_HOST names a server, and DEMO_TO the recipient, it
+delivers to that server. EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD, EMAIL_USE_TLS, EMAIL_USE_SSL and
+DEFAULT_FROM_EMAIL have Django's meaning. The exit status is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MANAGE = Path(__file__).resolve().parent / "manage.py"
 
 
 class Demo:
-    """Five scenes, each of which checks what it shows."""
+    """Five scenes; each checks what it shows."""
 
     def __init__(self, directory: str) -> None:
-        """Point the site to a directory for its files, and to a mail server."""
+        """Configure the site's directory and mail server through the environment."""
         os.environ.update(EXAMPLE_DIRECTORY=directory, DJANGO_SETTINGS_MODULE="postbox.settings")
         os.environ.pop("MAIL_QUEUE_EXPIRE", None)
         self.discard_log = Path(directory, "discards.log")
@@ -49,11 +49,11 @@ class Demo:
             self.server.stop()
 
     def queue_by_a_request(self) -> None:
-        """Send the page's form, as a browser set to German does."""
+        """Submit the page's form, as a browser set to German does."""
         from django.test import Client
         from postbox.messages import one_of_each_kind
 
-        headline("A visitor sends the form: each message is stored, and no SMTP server is asked")
+        headline("A visitor submits the form: each message is stored, and no SMTP server is contacted")
         browser = Client(SERVER_NAME="localhost", HTTP_ACCEPT_LANGUAGE="de")
         expect(browser.post("/", {"to": self.recipient}).status_code == 302, "the form is accepted")
         page = browser.get("/").content.decode()
@@ -61,16 +61,16 @@ class Demo:
         expect(waiting() == len(one_of_each_kind(self.recipient)), "all messages wait in the queue")
 
     def deliver(self) -> None:
-        """Drain the queue, and look at what arrived."""
+        """Drain the queue and check what arrived."""
         headline(f"process_mail_queue delivers to {self.server.name}")
-        amount = waiting()
-        drain(f"{amount} messages sent and 0 messages discarded out of {amount} messages.")
+        count = waiting()
+        drain(f"{count} messages sent and 0 messages discarded out of {count} messages.")
         expect(waiting() == 0, "the queue is empty")
         if self.server.received is None:
             print(f"What arrived is in the mailbox of {self.recipient}.")
             return
         print(*self.server.received, sep="\n")
-        expect(len(self.server.received) == amount, "each message arrived once")
+        expect(len(self.server.received) == count, "each message arrived once")
         expect_each_kind({received.subject: received for received in self.server.received})
 
     def fail_and_requeue(self) -> None:
@@ -82,7 +82,7 @@ class Demo:
         expect(waiting() == 1, "the message is in the queue again")
 
     def deliver_the_requeued(self) -> None:
-        """Drain when the server is back."""
+        """Drain after the server is back."""
         headline("The server is back: the next run delivers it")
         self.server.start()
         drain("1 message sent and 0 messages discarded out of 1 message.")
@@ -91,14 +91,14 @@ class Demo:
             expect(self.server.received[-1].subject == "Kept while the server is down", "it arrived")
 
     def expire(self) -> None:
-        """Drain while the server is down and no message may wait."""
-        headline("The server is down and the message too old (MAIL_QUEUE_EXPIRE=0): it goes to the discard log")
+        """Drain while the server is down and every message is too old."""
+        headline("The server is down and the message is too old (MAIL_QUEUE_EXPIRE=0): it goes to the discard log")
         self.server.stop()
         self._send("Given up")
         drain("0 messages sent and 1 message discarded out of 1 message.", MAIL_QUEUE_EXPIRE="0")
         line = self.discard_log.read_text(encoding="utf-8")
         print(f"{self.discard_log.name}: {line}", end="")
-        expect("Subject: Given up" in line and line.count("\n") == 1, "one line tells of it")
+        expect("Subject: Given up" in line and line.count("\n") == 1, "the discard log has one line about it")
         expect(waiting() == 0, "the queue is empty")
 
     def _send(self, subject: str) -> None:
@@ -108,10 +108,10 @@ class Demo:
 
 
 def expect_each_kind(received: dict[str, Received]) -> None:
-    """Look for what each kind of message is about."""
+    """Check the distinctive content of each kind of message."""
     expect("A line of plain text." in received["Plain text"].text, "the text arrived")
-    expect("image/png <logo>" in received["HTML with an inline image"].parts, "the HTML brings its image")
-    expect("text/csv Übersicht.csv" in received["An attachment"].parts, "the attachment has its name")
+    expect("image/png <logo>" in received["HTML with an inline image"].parts, "the HTML has its image")
+    expect("text/csv Übersicht.csv" in received["An attachment"].parts, "the attachment keeps its name")
     expect("👋" in received["Grüße, 你好, привет"].text, "other alphabets survive")
     blind = received["A blind copy"]
     expect(blind.recipients[0] not in str(blind.message), "no header names the recipient of a blind copy")
@@ -121,7 +121,7 @@ def expect_each_kind(received: dict[str, Received]) -> None:
 
 
 def start_site() -> None:
-    """Load the example site here, and make its tables."""
+    """Load the example site in this process and create its tables."""
     import django
 
     print(f"Django {django.get_version()} on Python {sys.version.split()[0]}")
@@ -137,7 +137,7 @@ def waiting() -> int:
 
 
 def drain(expected: str, **environment: str) -> None:
-    """Run process_mail_queue in a process of its own, as cron does, and compare the line that it prints."""
+    """Run process_mail_queue in a separate process, as cron does, and check its summary."""
     result = manage("process_mail_queue", **environment)
     for line in result.stderr.splitlines()[:1]:  # a traceback follows
         print("stderr:", line)
@@ -161,18 +161,18 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def headline(title: str) -> None:
-    """Announce a scene."""
+    """Print the title of a scene."""
     print(f"\n== {title}")
 
 
-def expect(is_so: bool, what: str) -> None:
-    """End the demo when something is not as it should be."""
-    if not is_so:
-        raise SystemExit(f"demo.py: not as it should be: {what}")
+def expect(is_met: bool, expectation: str) -> None:
+    """End the demo with an error if an expectation is not met."""
+    if not is_met:
+        raise SystemExit(f"demo.py: expected, but not met: {expectation}")
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")
     with TemporaryDirectory(prefix="mailqueue-demo-") as temporary:
         Demo(temporary).run()
-    print("\nAll as it should be.")
+    print("\nAll checks passed.")

@@ -1,4 +1,4 @@
-"""Where the demo's mail goes: a loopback server of its own, or the one that EMAIL_HOST names."""
+"""The SMTP servers of the demo: one that it starts itself, or the one that EMAIL_HOST names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Received(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The subject; Django < 6.0 folds a long one so that it begins with a blank."""
+        """The subject, without the leading space that Django < 6.0 adds when it folds a long one."""
         return str(self.message["Subject"]).strip()
 
     @property
@@ -29,7 +29,7 @@ class Received(NamedTuple):
 
     @property
     def parts(self) -> list[str]:
-        """The types of its parts, each with its file name or content id."""
+        """The content type of each part, with its file name or Content-ID."""
         leaves = [part for part in self.message.walk() if not part.is_multipart()]
         return [
             f"{part.get_content_type()} {part.get_filename() or part['Content-ID'] or ''}".strip() for part in leaves
@@ -38,14 +38,14 @@ class Received(NamedTuple):
     def __str__(self) -> str:
         return (
             f"  {self.subject}\n"
-            f"    from {self.message['From']}, to {self.message['To'] or 'nobody in a header'}\n"
+            f"    from {self.message['From']}, to {self.message['To'] or '(no header)'}\n"
             f"    SMTP: from {self.sender}, to {', '.join(self.recipients)}\n"
             f"    {', '.join(self.parts)}"
         )
 
 
 class LoopbackServer:
-    """A real SMTP server in this process, which keeps what arrives."""
+    """A real SMTP server in this process that keeps the messages it receives."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -57,29 +57,29 @@ class LoopbackServer:
         os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT=str(self._port))
 
     def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         from aiosmtpd.controller import Controller
 
         self._controller = Controller(self, hostname="127.0.0.1", port=self._port)
         self._controller.start()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._controller:
             self._controller.stop(no_assert=True)
             self._controller = None
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        """Keep a message; aiosmtpd calls this."""
+        """Keep a message. aiosmtpd calls this."""
         message: Any = message_from_bytes(envelope.content, policy=policy.default)
         self.received.append(Received(envelope.mail_from, envelope.rcpt_tos, message))
         return "250 stored"
 
 
 class NamedServer:
-    """The server that the environment names; while it is "stopped", the site looks for it where nobody listens."""
+    """The server that the environment names. While it is "stopped", the site uses a port that nothing listens on."""
 
-    #: What arrives is in the recipient's mailbox, not here.
+    #: The messages are in the recipient's mailbox, not here.
     received = None
 
     def __init__(self) -> None:
@@ -87,16 +87,16 @@ class NamedServer:
         self.name = ":".join(filter(None, self._address.values()))
 
     def start(self) -> None:
-        """Deliver to it."""
+        """Point the site to the server."""
         os.environ.update(self._address)
 
     def stop(self) -> None:
-        """Deliver to nobody."""
+        """Point the site to an unused port."""
         os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT=str(free_port()))
 
 
 def free_port() -> int:
-    """Find a port at which nobody listens."""
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,10 +1,10 @@
-"""Settings of the example site. The mail server is the one that the environment names."""
+"""Settings of the example site. The environment names the mail server."""
 
 import os
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-#: Where the database and the discard log are; the demo names a temporary directory.
+#: Directory of the database and the discard log; the demo sets a temporary one.
 DIRECTORY = Path(os.environ.get("EXAMPLE_DIRECTORY") or HERE.parent)
 
 
@@ -31,7 +31,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DIRECTORY / "example.sqlite3",
-        # A request that fails queues nothing: its mail is rolled back with everything else.
+        # A failed request queues nothing: its mail is rolled back with its other changes.
         "ATOMIC_REQUESTS": True,
     }
 }

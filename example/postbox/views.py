@@ -1,4 +1,4 @@
-"""A page with an address and a button, which sends one message of each kind."""
+"""A page with an address field and a button that sends one message of each kind."""
 
 from django import forms
 from django.http import HttpRequest, HttpResponse
@@ -10,13 +10,13 @@ from .messages import one_of_each_kind
 
 
 class AddressForm(forms.Form):
-    """Who shall get the messages."""
+    """The recipient of the messages."""
 
     to = forms.EmailField(label="E-mail address")
 
 
 def postbox(request: HttpRequest) -> HttpResponse:
-    """Show what waits; queue the messages when the form was sent."""
+    """Show the number of queued messages; on POST, queue one of each kind."""
     form = AddressForm(request.POST or None)
     if form.is_valid():
         for message in one_of_each_kind(form.cleaned_data["to"]):
