@@ -1,8 +1,8 @@
-"""How many function calls of this package one message takes, on SQLite with one worker.
+"""Count the calls of this package's functions per message, on SQLite with one worker.
 
-Run it in an environment with Django and queue-front: ``python benchmarks/calls.py``. It exits with 1 when a promise
-is missed; ``--list`` also prints the calls by file and function. A call is a "call" event of ``sys.setprofile``
-whose code is in a file of ``mailqueue_backend/``: resuming a generator is one, too.
+Run it in an environment with Django and queue-front: ``python benchmarks/calls.py``. It exits with 1 if a promise is
+missed. ``--list`` also prints the calls by file and function. A call is a "call" event of ``sys.setprofile`` for code
+in ``mailqueue_backend/``, so resuming a generator counts as one.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from servers import DelayingServer
 import mailqueue_backend
 
 PACKAGE = Path(mailqueue_backend.__file__).parent
-#: Messages of the short drain, of the long drain, and send() calls.
+#: Messages in the short drain, messages in the long drain, and calls of send().
 SHORT, LONG, SENDS = 8, 88, 10
 
-#: Calls by file and function.
+#: Number of calls by file and function.
 Calls = Counter[tuple[str, str]]
 
 
 class Cost(NamedTuple):
-    """The calls that ``messages`` messages took, and how many calls and files we promise for one of them."""
+    """The calls made for ``messages`` messages, and the maximum of calls and files that we promise per message."""
 
     title: str
     calls: Calls
@@ -50,7 +50,7 @@ class Cost(NamedTuple):
     most_files: int
 
     def verdict(self) -> Verdict:
-        # What is called once for many messages, such as the compiling of a statement, is none of one message's files.
+        # A file that is called only once for many messages, such as to compile a statement, does not count.
         files = len({file for (file, _), count in self.calls.items() if count > 0.05 * self.messages})
         calls = self.calls.total() / self.messages
         kept = calls <= self.most_calls and files <= self.most_files
@@ -59,7 +59,7 @@ class Cost(NamedTuple):
         )
 
     def lines(self) -> list[str]:
-        """Return the calls of one message by file and function."""
+        """Return the calls per message, by file and function."""
         return [
             f"{count / self.messages:8.2f}  {file}: {function}"
             for (file, function), count in sorted(self.calls.items())
@@ -67,7 +67,7 @@ class Cost(NamedTuple):
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure, and print the results."""
     options = parse()
     with TemporaryDirectory() as name, DelayingServer(Path(name), ["--delay=0", "--pipelining"]) as server:
         found = ONE_WORKER_ON_SQLITE.settings_in(Path(name))
@@ -76,7 +76,7 @@ def main() -> int:
         django.setup()
         with tables():
             costs = [drain_cost(), send_cost()]
-        # The last send() calls have no drain.
+        # The messages of send_cost() are not drained.
         if (received := server.received()) != SHORT + 2 * LONG:
             raise AssertionError(f"{received} messages arrived")
     verdicts = [cost.verdict() for cost in costs]
@@ -90,15 +90,15 @@ def main() -> int:
 
 
 def parse() -> Namespace:
-    """Read the command line."""
-    parser = ArgumentParser(description="Count the calls that one message takes.")
+    """Parse the command line."""
+    parser = ArgumentParser(description="Count the function calls per message.")
     parser.add_argument("--list", action="store_true", help="print the calls by file and function")
     parser.add_argument("--json", action="store_true", help="print the verdicts for run.py")
     return parser.parse_args()
 
 
 def drain_cost() -> Cost:
-    """Compare a short and a long drain; a first one imports modules and fills caches."""
+    """Compare a short and a long drain, after a first one that imports modules and fills caches."""
     _, short, long = (_count_drain(messages) for messages in (LONG, SHORT, LONG))
     return Cost("calls for each further message of a drain", long - short, LONG - SHORT, 80, 15)
 
@@ -109,7 +109,7 @@ def _count_drain(messages: int) -> Calls:
 
 
 def send_cost() -> Cost:
-    """Count the calls of several sends by one backend; a first one fills caches."""
+    """Count the calls of several sends by one backend, after a first one that fills caches."""
     connection = get_connection()
     first, *others = ([message] for message in make_messages(SENDS + 1))
     connection.send_messages(first)
@@ -122,7 +122,7 @@ def count_calls(function: Callable[[], object]) -> Calls:
     codes: Counter[CodeType] = Counter()
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
-        # As little as can be: a slow drain settles more often.
+        # Keep this fast, because a slow drain settles more often.
         if event == "call":
             codes[frame.f_code] += 1
 

@@ -1,4 +1,4 @@
-"""The packages that are compared, the environment of each, and its settings as its own documentation advises."""
+"""The packages that are compared, each with its environment and the settings that its documentation recommends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uuid import uuid4
 import needs
 from environments import Environment
 
-#: The top of this repository, which contains our own package.
+#: The root directory of this repository, which contains our package.
 TOP = Path(__file__).resolve().parents[1]
 DJANGO = "Django~=5.2.0"
-#: Django >= 5.1 runs this on each new connection to SQLite.
+#: SQLite options; Django >= 5.1 runs the command on each new connection.
 WAL = {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"}
 
 
@@ -21,19 +21,19 @@ class Contender(NamedTuple):
 
     name: str
     environment: Environment
-    #: The management command that delivers; None: Django's backend, which has no queue.
+    #: The management command that delivers; None for Django's backend, which has no queue.
     command: str | None
     settings: dict[str, Any]
-    #: Database that it runs on: "sqlite", "wal" (SQLite in WAL mode) or "postgresql".
+    #: The database it runs on: "sqlite", "wal" (SQLite in WAL mode) or "postgresql".
     database: str = "sqlite"
-    #: It delivers one message after the other, so its time per message does not depend on their number.
+    #: Whether it delivers one message after the other, so that the time per message does not depend on their number.
     serial: bool = False
 
     def settings_in(self, directory: Path) -> dict[str, Any]:
-        """Return all its settings; its files go into ``directory``. Raises Missing."""
+        """Return all its settings; its files go into ``directory``. Raise Missing if a server is not available."""
         found = {"SECRET_KEY": "a key for the benchmark", "USE_TZ": True, **self.settings}
         found["DATABASES"] = {"default": self._database_in(directory)}
-        # Unique names: nobody else's data is touched.
+        # Unique names keep existing data untouched.
         found["MAIL_QUEUE_NAME"] = _unique_name()
         if self.settings.get("QUEUE_BACKEND") == "redisd":
             found["QUEUE_REDIS_CONNECTION"] = needs.redis()
@@ -51,7 +51,7 @@ def _unique_name() -> str:
 
 
 def with_one_worker(contender: Contender) -> Contender:
-    """Return a variant of ours that drains over one connection."""
+    """Return a variant of our package that drains over one connection."""
     settings = {**contender.settings, "MAIL_QUEUE_WORKERS": 1}
     return contender._replace(name=f"{contender.name}, one worker", settings=settings)
 

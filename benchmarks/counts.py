@@ -1,4 +1,4 @@
-"""Promises about numbers that are counted, not timed: one round is enough, and noise does not matter."""
+"""Promises about counts instead of times: one round is enough, since other load does not matter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from promises import Verdict
 from servers import DelayingServer
 from turns import Turn
 
-#: Workers of the drain whose connections are counted, and messages: enough to start them all.
+#: Workers of the drain whose connections are counted, and enough messages to start them all.
 WORKERS, MESSAGES = 8, 400
 
 
 def calls(environments: Path) -> list[Verdict]:
-    """Count the calls that one message takes."""
+    """Count the function calls per message."""
     environment = ONE_WORKER_ON_SQLITE.environment
     answer = subprocess.run(
         [environment.python(environments), Path(__file__).with_name("calls.py"), "--json"],
@@ -42,5 +42,5 @@ def connections(environments: Path) -> list[Verdict]:
     return [Verdict(text, str(opened), target, opened <= 1)]
 
 
-#: Each takes the directory of the environments; by the name for the command line.
+#: The functions by their names on the command line; each takes the directory of the environments.
 COUNTS = {"calls": calls, "connections": connections}

@@ -1,7 +1,7 @@
-"""An SMTP server that delays its replies, as a network does, and does little else.
+"""A minimal SMTP server that delays its replies, as a network does.
 
-Commands that arrive together are answered together, after one delay: that is one round trip. The server prints its
-port when it listens, serves until its stdin ends, then prints how many messages it has received.
+It answers commands that arrive together after a single delay, which stands for one round trip. It prints its port when
+it listens, serves until its stdin ends, and then prints the number of messages it has received.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from threading import Thread
 
-#: The end of each message that arrived; appending is safe in threads.
+#: The last bytes of each message received. Appending is thread-safe.
 received: list[bytes] = []
 
 
@@ -31,7 +31,7 @@ class Session:
         self.in_body = self.starting_tls = self.ended = False
 
     def run(self) -> None:
-        """Greet, then reply until the client disconnects."""
+        """Greet the client, then reply until it disconnects."""
         with suppress(OSError), self.connection:
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.send(b"220 ready\r\n")
@@ -48,7 +48,7 @@ class Session:
             self.connection.sendall(replies)
 
     def answers(self) -> Iterator[bytes]:
-        """Consume complete commands and bodies from the buffer; yield the reply to each."""
+        """Consume complete commands and bodies from the buffer, and yield the reply to each."""
         while True:
             part, end, rest = self.buffer.partition(b"\r\n.\r\n" if self.in_body else b"\r\n")
             if not end:
@@ -62,7 +62,7 @@ class Session:
                 yield self.answer(part[:4].upper())
 
     def answer(self, verb: bytes) -> bytes:
-        """Carry out a command; return the reply."""
+        """Execute a command and return the reply."""
         if verb == b"EHLO":
             *first, last = [*self.extensions, *self.security()]
             return "".join([*(f"250-{word}\r\n" for word in first), f"250 {last}\r\n"]).encode()
@@ -80,7 +80,7 @@ class Session:
         return b"250 ok\r\n"
 
     def security(self) -> list[str]:
-        """Return the extensions for STARTTLS, or for a login under TLS."""
+        """Return the extension for STARTTLS, or under TLS, for the login."""
         if self.context is None:
             return []
         return ["AUTH PLAIN"] if isinstance(self.connection, ssl.SSLSocket) else ["STARTTLS"]
@@ -94,7 +94,7 @@ class Session:
 
 
 def serve(listener: socket.socket, options: Namespace) -> None:
-    """Accept connections; start a thread for each."""
+    """Accept connections, and start a thread for each."""
     context = None
     if options.certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -108,7 +108,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--delay", type=float, default=0.005, metavar="SECONDS")
     parser.add_argument("--pipelining", action="store_true", help="announce PIPELINING")
-    parser.add_argument("--certificate", metavar="FILE", help="announce STARTTLS; the file holds the key as well")
+    parser.add_argument("--certificate", metavar="FILE", help="announce STARTTLS; the file also contains the key")
     options = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
     print(listener.getsockname()[1], flush=True)

@@ -1,8 +1,8 @@
-"""The process that runs in a contender's own environment: send messages, deliver them, time one of the two.
+"""Send messages, deliver them, and time one of the two, in a process in the contender's environment.
 
-It reads JSON from stdin, ``{"settings": …, "command": …, "messages": …, "measure": …}``, and prints JSON: the
-rate in messages per second, and how many connections to the database were opened meanwhile. Without a command
-there is no queue: sending the list is the delivery.
+It reads JSON from stdin, ``{"settings": …, "command": …, "messages": …, "measure": …}``, and prints JSON: the rate in
+messages per second, and the number of database connections opened meanwhile. If the command is null, there is no queue,
+and send_messages() delivers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-#: 2 kB, as a typical notification of a web site has.
+#: 2 kB, the size of a typical notification by a web site.
 BODY = "A line of the body of this message, as plain as can be.\r\n" * 35
 
 
 def main(task: dict[str, Any]) -> dict[str, float]:
-    """Carry out the task; return the rate and the number of connections."""
+    """Carry out the task, and return the rate and the number of connections."""
     settings.configure(**task["settings"])
     django.setup()
     measure = {"drain": drain, "send": send_one_by_one}[task["measure"]]
@@ -37,7 +37,7 @@ def main(task: dict[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def tables() -> Iterator[None]:
-    """Create the tables; on a server, in a database of our own that is dropped at the end."""
+    """Create the tables; on a database server, in a separate database that is dropped at the end."""
     if connections["default"].vendor == "sqlite":
         call_command("migrate", verbosity=0)
         yield
@@ -75,7 +75,7 @@ def drain(messages: list[mail.EmailMessage], command: str | None) -> dict[str, f
 
 
 def send_one_by_one(messages: list[mail.EmailMessage], command: str) -> dict[str, float]:
-    """Time one send() after the other, but not the first, which imports modules; deliver them at the end."""
+    """Time send() for all messages except the first, which imports modules; then deliver them."""
     messages[0].send()
     start = perf_counter()
     for message in messages[1:]:

@@ -1,6 +1,6 @@
-"""What the envelope costs: ``dumps`` and ``loads`` next to bare pickle, in one run, in microseconds per message.
+"""Measure what the envelope costs: ``dumps`` and ``loads`` compared with plain pickle, in microseconds per message.
 
-Run it from the top of the repository: ``python benchmarks/envelope.py``. It exits with 1 when the promise is missed.
+Run it from the root of the repository: ``python benchmarks/envelope.py``. It exits with 1 if the promise is missed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from django.core.mail import EmailMessage  # noqa: E402
 
 from mailqueue_backend.envelope import Envelope, dumps, loads  # noqa: E402
 
-#: Of the stored format, which is fixed: the pickle protocol, and our key in it.
+#: The pickle protocol and our key in the stored format, which is fixed.
 PROTOCOL, META_KEY = 4, "mailqueue"
-#: Microseconds that dumps and loads may cost together above pickle's own.
+#: Microseconds that dumps and loads together may take more than pickle's.
 PROMISE = 40
-ROUNDS = 200
-CALLS = 100
+#: Measurements of each function, and calls in each measurement.
+ROUNDS, CALLS = 200, 100
 
 
 def microseconds(call: Callable[[], Any]) -> float:
+    """Return the mean duration of a call."""
     start = perf_counter()
     for _ in range(CALLS):
         call()
@@ -52,12 +53,12 @@ def main() -> int:
         "pickle.loads": lambda: pickle.loads(pickled),
         "envelope.loads": lambda: loads(payload),
     }
-    # In turns, so that the machine's other load falls on all alike.
+    # Take turns, so that other load on the machine affects all of them alike.
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
             times[name].append(microseconds(call))
-    # The minimum is the cost; the rest is the machine's other load.
+    # The minimum is the cost; anything above it is other load on the machine.
     least = {name: min(values) for name, values in times.items()}
     for name, value in least.items():
         print(f"{name:15} {value:6.1f} µs")

@@ -1,4 +1,4 @@
-"""The virtual environments of the contenders, made by pip."""
+"""The virtual environments of the contenders."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Environment:
-    """What a contender needs to run."""
+    """The virtual environment that a contender runs in."""
 
     name: str
     requirements: list[str]
-    #: Installed without their own dependencies.
+    #: Requirements that are installed without their dependencies.
     bare: list[str] = field(default_factory=list)
-    #: Environment variables.
+    #: Additional environment variables.
     variables: dict[str, str] = field(default_factory=dict)
 
     def make(self, directory: Path) -> None:
-        """Create the environment, or install what it lacks."""
+        """Create the environment if necessary, and install the requirements."""
         python = self.python(directory)
         if not python.exists():
             _run(sys.executable, "-m", "venv", directory / self.name)

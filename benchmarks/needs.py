@@ -1,4 +1,4 @@
-"""Services and programs that a measurement needs; where one is missing, the measurement is left out."""
+"""Servers and programs that measurements need. A measurement is skipped if one is missing."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import os
 import shutil
 import socket
 
+#: Addresses of the servers.
 REDIS = os.environ.get("BENCHMARK_REDIS", "127.0.0.1:6379")
 POSTGRESQL = os.environ.get("BENCHMARK_POSTGRESQL", "127.0.0.1:5432")
 
 
 class Missing(Exception):
-    """A service or program is not there; the message says which."""
+    """A server or program is not available; the message says which."""
 
 
 def redis() -> str:
-    """Return the address of Redis. Raises Missing."""
+    """Return the address of Redis. Raise Missing if it does not answer."""
     _require_server("Redis", REDIS, "BENCHMARK_REDIS")
     return REDIS
 
 
 def postgresql() -> dict[str, str]:
-    """Return Django's settings for the PostgreSQL server. Raises Missing."""
+    """Return Django's settings for PostgreSQL. Raise Missing if it does not answer."""
     _require_server("PostgreSQL", POSTGRESQL, "BENCHMARK_POSTGRESQL")
     host, port = POSTGRESQL.rsplit(":", 1)
     return {
@@ -35,7 +36,7 @@ def postgresql() -> dict[str, str]:
 
 
 def program(name: str, package: str) -> str:
-    """Return the path of a program. Raises Missing."""
+    """Return the path of a program. Raise Missing if it is not installed."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
         raise Missing(f"{name} is not installed; Debian has it in the package {package}")

@@ -1,4 +1,4 @@
-"""What we promise about speed, and whether a measurement keeps it."""
+"""Promises about speed, and the comparison of a measurement with them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Verdict(NamedTuple):
     promise: str
     measured: str
     target: str
-    #: None: not measured.
+    #: None if not measured.
     kept: bool | None
 
 
 class Promise(NamedTuple):
-    """Ours is at least ``ratio`` times as fast as the fastest of the others."""
+    """The promise that ``ours`` is at least ``ratio`` times as fast as the fastest of ``others``."""
 
     ours: Contender
     others: list[Contender]
     ratio: float
 
     def verdict(self, title: str, rates: Mapping[str, float]) -> Verdict:
-        """Compare the rates of a scenario, by contenders' names; a missing rate breaks no promise."""
+        """Compare the rates of a scenario, keyed by contenders' names. A missing rate breaks no promise."""
         text = f"{title}: {self.ours.name} / {' or '.join(other.name for other in self.others)}"
         target = f"at least {self.ratio}"
         if missing := [name for name in self._names() if name not in rates]:

@@ -1,7 +1,7 @@
-"""Measure how fast queued mail is sent and delivered by this package, 0.1.2, other packages, and Django alone.
+"""Measure how fast this package, 0.1.2, other packages and Django alone send and deliver mail.
 
-Run it from anywhere: ``python benchmarks/run.py``. It makes its own virtual environments, lets each contender have
-its turn, prints the medians and what we promise as tables in Markdown, and exits with 1 when a promise is missed.
+Run it in any directory: ``python benchmarks/run.py``. It creates its own virtual environments, runs each contender in
+turn, prints the medians and our promises as tables in Markdown, and exits with 1 if a promise is missed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """Make the environments, measure, print."""
+    """Create the environments, measure, and print the results."""
     options = parse()
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.only]
     make_environments(scenarios, options.environments)
@@ -40,28 +40,28 @@ def main() -> int:
 
 
 def parse() -> Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     names = [*COUNTS, *(scenario.name for scenario in SCENARIOS)]
     parser = ArgumentParser(description="Measure how fast queued mail is sent and delivered.")
     parser.add_argument(
-        "--messages", type=int, metavar="N", help="messages of each scenario, instead of its own number"
+        "--messages", type=int, metavar="N", help="number of messages in each scenario, instead of its default"
     )
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of which to take the median (3)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="number of rounds to take the median of (3)")
     parser.add_argument("--only", "--scenario", nargs="+", choices=names, default=names, help="measure only these")
     parser.add_argument("--environments", type=Path, default=HERE / ".environments", metavar="DIRECTORY")
     return parser.parse_args()
 
 
 def make_environments(scenarios: list[Scenario], directory: Path) -> None:
-    """Make the environments of all contenders; the counts need ours."""
+    """Create the environments of all contenders, and always our own, which the counts need."""
     contenders = [OURS_ON_SQLITE, *(contender for scenario in scenarios for contender in scenario.contenders)]
     for name, environment in {contender.environment.name: contender.environment for contender in contenders}.items():
-        say(f"Making the environment {name}")
+        say(f"Creating the environment {name}")
         environment.make(directory)
 
 
 def measure(scenarios: list[Scenario], options: Namespace) -> Medians:
-    """Let the contenders take turns, so that the machine's other load falls on all alike."""
+    """Run the contenders in turn, so that other load on the machine affects all of them alike."""
     found: dict[str, dict[str, list[float]]] = {scenario.name: defaultdict(list) for scenario in scenarios}
     for number in range(1, options.rounds + 1):
         for scenario in scenarios:
@@ -72,7 +72,7 @@ def measure(scenarios: list[Scenario], options: Namespace) -> Medians:
                 try:
                     rate = turn.run(options.environments)["rate"]
                 except Missing as missing:
-                    say(f"{row}: left out: {missing}")
+                    say(f"{row}: skipped: {missing}")
                 else:
                     say(f"{row}: {rate:.0f}/s")
                     found[scenario.name][contender.name].append(rate)
@@ -83,7 +83,7 @@ def measure(scenarios: list[Scenario], options: Namespace) -> Medians:
 
 
 def judge(scenarios: list[Scenario], medians: Medians) -> list[Verdict]:
-    """Compare the medians with what we promise."""
+    """Compare the medians with the promises."""
     return [
         promise.verdict(scenario.title, medians[scenario.name])
         for scenario in scenarios
@@ -92,7 +92,7 @@ def judge(scenarios: list[Scenario], medians: Medians) -> list[Verdict]:
 
 
 def say(text: str) -> None:
-    """Report progress on stderr; only the results go to stdout."""
+    """Print progress to stderr, because stdout is for the results."""
     print(text, file=sys.stderr, flush=True)
 
 

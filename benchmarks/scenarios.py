@@ -1,4 +1,4 @@
-"""The scenarios that give rates: server, contenders, settings, and the ratios that we promise."""
+"""The scenarios that measure rates: server, contenders, settings, and the ratios that we promise."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Scenario(NamedTuple):
 
     name: str
     title: str
-    #: Starts the server; takes a directory for its files.
+    #: Start the server, given a directory for its files.
     server: Callable[[Path], Server]
     contenders: list[Contender]
     promises: list[Promise]
     messages: int = 1000
-    #: The server delays its replies: serial contenders deliver a tenth of the messages, to save time.
+    #: Whether the server delays its replies; serial contenders then deliver a tenth of the messages, to save time.
     delayed: bool = False
     #: What is timed: "drain", or "send" for send() one by one.
     measure: str = "drain"
     settings: dict[str, Any] = {}
 
     def messages_for(self, contender: Contender, wanted: int | None) -> int:
-        """Return how many messages it delivers; ``wanted`` replaces the scenario's own number."""
+        """Return the number of messages for a contender; ``wanted`` overrides the scenario's number."""
         messages = wanted or self.messages
         return -(-messages // 10) if self.delayed and contender.serial else messages
 
@@ -119,7 +119,7 @@ SCENARIOS = [
         "send",
         "send() one by one",
         partial(DelayingServer, options=["--delay=0", "--pipelining"]),
-        # Those that are compared follow one another.
+        # Contenders that are compared run directly after one another.
         [
             *(OURS_ON_SQLITE, POST_OFFICE, MAILER),
             *(OURS_IN_WAL, POST_OFFICE_IN_WAL, MAILER_IN_WAL),

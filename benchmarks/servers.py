@@ -1,4 +1,4 @@
-"""The SMTP servers that the contenders deliver to; each is a process that counts the messages it receives."""
+"""The SMTP servers that the contenders deliver to. Each is a process that counts the messages it receives."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import needs
 
 
 class Server:
-    """A running server; a context manager."""
+    """A running server, as a context manager that kills it at the end."""
 
     process: subprocess.Popen[str]
     port: int
-    #: Environment variables for the process that delivers to it.
+    #: Additional environment variables of the process that delivers to it.
     variables: dict[str, str] = {}
 
     def __enter__(self) -> Server:
@@ -35,12 +35,12 @@ class Server:
         self.process.wait()
 
     def received(self) -> int:
-        """Stop it and return the number of messages that it has received."""
+        """Stop the server and return the number of messages it has received."""
         raise NotImplementedError
 
 
 class DelayingServer(Server):
-    """Runs delaying_server.py."""
+    """The server in delaying_server.py."""
 
     def __init__(self, directory: Path, options: Sequence[str | Path] = ()) -> None:
         script = Path(__file__).with_name("delaying_server.py")
@@ -54,7 +54,7 @@ class DelayingServer(Server):
 
 
 class TLSServer(DelayingServer):
-    """The same with STARTTLS and a login; clients trust its certificate in addition to the system's."""
+    """The same server with STARTTLS and a login. Clients trust its certificate in addition to the system's."""
 
     def __init__(self, directory: Path, options: Sequence[str | Path] = ()) -> None:
         certificate, trusted = directory / "certificate.pem", directory / "trusted.pem"
@@ -80,7 +80,7 @@ def _make_certificate(path: Path) -> None:
 
 
 class Sink(Server):
-    """Postfix' smtp-sink, written in C, which discards mail."""
+    """Postfix's smtp-sink, which is written in C and discards mail."""
 
     def __init__(self, directory: Path) -> None:
         program = needs.program("smtp-sink", "postfix")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from promises import Verdict
 from scenarios import Scenario
 
-#: Messages per second, by the names of scenario and contender.
+#: Messages per second, keyed by the names of scenario and contender.
 Medians = dict[str, dict[str, float]]
 
 
@@ -30,5 +30,5 @@ def promises(verdicts: list[Verdict]) -> Iterator[str]:
 
 
 def row(*cells: str) -> str:
-    """Return one row."""
+    """Return one row of a table."""
     return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""One turn: a contender delivers to a fresh server, in a process and with a database of its own."""
+"""A turn: one contender delivers to a new server, in its own process and with its own database."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from servers import Server
 
 
 class Turn(NamedTuple):
-    """The task of one process."""
+    """One measurement of one contender."""
 
     contender: Contender
-    #: Starts the server; takes a directory for its files.
+    #: Start the server, given a directory for its files.
     server: Callable[[Path], Server]
     messages: int
     #: What is timed: "drain" or "send".
@@ -27,7 +27,10 @@ class Turn(NamedTuple):
     settings: dict[str, Any] = {}
 
     def run(self, environments: Path) -> dict[str, float]:
-        """Return the rate and the number of database connections. Raises Missing, or AssertionError for lost mail."""
+        """Return the rate and the number of database connections.
+
+        Raise Missing if a server or program is missing, and AssertionError if messages are lost.
+        """
         with TemporaryDirectory(prefix="mailqueue-benchmark-") as name, self.server(Path(name)) as server:
             answer = self._deliver_to(server, Path(name), environments)
             if (received := server.received()) != self.messages:
