@@ -18,7 +18,6 @@ class Retries:
     """
 
     def __init__(self, mailer: Mailer, link: Link, transcript: Transcript) -> None:
-        self.count = 0
         self.may_pipeline = mailer.pipelining
         self._mailer = mailer
         self._link = link
@@ -32,7 +31,6 @@ class Retries:
     def goes_on(self, answer: Answer) -> bool:
         """Return whether to send the message again now, to those who are not in ``transcript.skip``."""
         if self._continues(answer) or self._tries_again(answer):
-            self.count += 1
             return True
         self._learn(answer)
         return False

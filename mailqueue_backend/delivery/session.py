@@ -148,7 +148,7 @@ class Session:
     def _attempt(self, message: Any) -> Attempt:
         """Send a message in as many transactions as may help."""
         self.transcript = Transcript()
-        retries = Retries(self.mailer, self.link, self.transcript)
+        retries: Retries | None = None
         while True:
             sent, error = None, None
             try:
@@ -157,13 +157,18 @@ class Session:
                 raise
             except Exception as caught:  # noqa: BLE001 - rendering and transport are not ours; the policy judges it
                 error = caught
-            answer = Answer(self.transcript, error)
-            if self._stop.forced_by is not None or self.deadline.fired or not retries.goes_on(answer):
-                break
-        if error is None and sent == 0 and not (self.transcript.accepted or self.transcript.refused):
-            # Other backends than SMTP may return None, and an overridden _send() too.
-            return Attempt(error=NOT_SENT)
-        return self._attempt_after(error)
+            if error is None and retries is None and not self.transcript.refused:
+                return self._accepted(sent)
+            retries = retries or Retries(self.mailer, self.link, self.transcript)
+            over = self._stop.forced_by is not None or self.deadline.fired
+            if over or not retries.goes_on(Answer(self.transcript, error)):
+                return self._attempt_after(error)
+
+    def _accepted(self, sent: Any) -> Attempt:
+        """Return the attempt whose first transaction met no refusal and no error."""
+        self.mailer.pipelining_is_proven |= self.link.was_pipelined
+        # Other backends than SMTP may return None, and an overridden _send() too.
+        return Attempt(error=NOT_SENT if sent == 0 and not self.transcript.accepted else None)
 
     def _attempt_after(self, error: Exception | None) -> Attempt:
         """Return the attempt that the transcript and ``error`` describe, recipients spelled as in the message."""
@@ -191,18 +196,19 @@ class Session:
             others = None if is_answered else str(answer.reply or NOT_ASKED)
         return Attempt(recipients, accepted, refusals, others, answer.reply, answer.doubt)
 
-    def _transact(self, message: Any, retries: Retries) -> Any:
+    def _transact(self, message: Any, retries: Retries | None) -> Any:
         """Send a fresh copy of a message to those recipients who are still to get it."""
         if self._reopen is None:
             message = _deepcopy(message)
-        elif retries.count:
+        elif retries is not None:
             message = self._reopen()
         self._message = message
         if getattr(message, "attachments", None) and getattr(type(self.backend), "_send", None) is _SEND:
             message = with_encoded_attachments(message)
         if self.meta is not None and self.meta.remaining is not None:
             message = addressed_to(message, self.meta.remaining)
-        return self.link.transact(message, self.transcript, retries.may_pipeline)
+        may_pipeline = self.mailer.pipelining if retries is None else retries.may_pipeline
+        return self.link.transact(message, self.transcript, may_pipeline)
 
 
 def _deepcopy(message: Any) -> Any:

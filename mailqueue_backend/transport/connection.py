@@ -53,6 +53,8 @@ class DeliveryMixin(smtplib.SMTP):
         self._deadline = deadline
         #: Whether each step has the timeout of RFC 5321, instead of one timeout for all.
         self._waits_as_rfc = waits_as_rfc
+        #: The step whose timeout the socket has; None: that for connecting.
+        self._timed_step: str | None = None
         #: Whether the last transaction was pipelined.
         self.was_pipelined = False
         #: Whether to pipeline if the server announces PIPELINING.
@@ -72,7 +74,9 @@ class DeliveryMixin(smtplib.SMTP):
         if self.file is None:
             self.file = Replies(self.sock)
         self.file.budget = REPLY_SIZE
-        self._set_timeout(self.transcript.step if self.in_transaction else "")
+        step = self.transcript.step if self.in_transaction else ""
+        if self._waits_as_rfc and step != self._timed_step:
+            self._set_timeout(step)
         try:
             answer = super().getreply()
         except smtplib.SMTPServerDisconnected as error:
@@ -87,6 +91,7 @@ class DeliveryMixin(smtplib.SMTP):
     def _set_timeout(self, step: str) -> None:
         if self._waits_as_rfc and self.sock is not None:
             self.sock.settimeout(STEP_TIMEOUTS.get(step, OTHER_STEPS_TIMEOUT))
+            self._timed_step = step
 
     def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """Begin a transaction; treat a connection that is lost here as a 421 reply."""

@@ -31,7 +31,7 @@ class ThreadsTests(SimpleTestCase):
             if number % 4:
                 reply = Reply(STEPS[number % 3], 450 + number % 5, "later")
                 domains = {f"{number % 3}.example"}
-                mailer.note_refused(Refused(sender, reply, f"{worker} {number}", domains, ["line"]), None)
+                mailer.note_refused(Refused(sender, reply, f"{worker} {number}", domains, ["line"]))
             else:
                 mailer.note_accepted(sender)
 

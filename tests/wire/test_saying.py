@@ -218,8 +218,8 @@ class LoopTests(CommandTestCase):
     def test_reply_with_an_id_of_its_own_is_said_once_too(self) -> None:
         for step, reply in (("MAIL", "530 5.7.0 Authentication Required"), ("DATA", "451 4.7.0 later")):
             with self.subTest(step=step):
-                ids = count()
-                self.serve(lambda reached, argument: f"{reply} 5b{next(ids)}f-42 - gsmtp" if reached == step else None)
+                replies = (f"{reply} 5b{number}f-42 - gsmtp" for number in count())
+                self.serve(in_turn(**{step: replies}))
                 enqueue("a")
                 self.loop(bool, bool)
                 self.assertEqual(len(self.lines), 1, self.lines)
