@@ -1,9 +1,10 @@
-"""A real SMTP server in this process, and what it received."""
+"""aiosmtpd in this process, and what it received."""
 
 from __future__ import annotations
 
 import socket
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from django.test import SimpleTestCase, override_settings
 
 from .. import services
+from . import Script, ScriptedServer
 
 try:
     from aiosmtpd.controller import Controller
@@ -19,7 +21,7 @@ except ImportError:  # the tests that need a server are skipped
 
 
 class Inbox:
-    """aiosmtpd's handler: keeps what arrives, refuses what a test tells it to."""
+    """aiosmtpd's handler: accepts and keeps what arrives."""
 
     def __init__(self) -> None:
         #: (envelope sender, [recipients], parsed message), in order of arrival.
@@ -27,9 +29,6 @@ class Inbox:
         #: The same messages, as they came.
         self.contents: list[bytes] = []
         self.connections = 0
-        #: Answers to RCPT and DATA that are not 250: {recipient or "DATA": "550 no"}.
-        self.refusals: dict[str, str] = {}
-        self.commands: Counter[str] = Counter()
 
     @property
     def messages(self) -> list[EmailMessage]:
@@ -44,16 +43,7 @@ class Inbox:
         session.host_name = hostname
         return responses
 
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
-        self.commands["RCPT"] += 1
-        if address in self.refusals:
-            return self.refusals[address]
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        if "DATA" in self.refusals:
-            return self.refusals["DATA"]
         message = message_from_bytes(envelope.content, policy=policy.default)
         self.contents.append(envelope.content)
         self.received.append((envelope.mail_from, envelope.rcpt_tos, message))  # type: ignore[arg-type]
@@ -73,7 +63,7 @@ class MailServer(Controller):
 
 @services.needs("aiosmtpd", Controller is not object)
 class SMTPServerMixin(SimpleTestCase):
-    """Gives each test an SMTP server at EMAIL_HOST, and its ``inbox``."""
+    """Starts an SMTP server at EMAIL_HOST for each test, with its ``inbox``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -84,6 +74,12 @@ class SMTPServerMixin(SimpleTestCase):
         settings = override_settings(EMAIL_HOST="127.0.0.1", EMAIL_PORT=self.server.port)
         settings.enable()
         self.addCleanup(settings.disable)
+
+    @contextmanager
+    def scripted(self, script: Script) -> Iterator[ScriptedServer]:
+        """Have a scripted server at EMAIL_HOST in place of the inbox."""
+        with ScriptedServer(script) as smtp, override_settings(EMAIL_PORT=smtp.port):
+            yield smtp
 
     def stop_server(self) -> None:
         """Nothing listens on EMAIL_PORT from now on."""

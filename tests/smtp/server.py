@@ -63,9 +63,13 @@ class ScriptedServer:
         return len(self.commands)
 
     @property
+    def subjects(self) -> list[str]:
+        return [stored.subject for stored in self.stored]
+
+    @property
     def copies(self) -> Counter[str]:
         """How many copies of each subject are stored."""
-        return Counter(stored.subject for stored in self.stored)
+        return Counter(self.subjects)
 
     @property
     def deliveries(self) -> Counter[str]:

@@ -22,6 +22,7 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.database.queue import Queue
 from tests import services
 from tests.cases import BACKEND, MailTestCase, drain, enqueue
+from tests.smtp import always, by_recipient
 
 
 def broken_view(request: HttpRequest) -> HttpResponse:
@@ -141,8 +142,7 @@ class BrokenMailTests(MailTestCase):
 
     def test_failures_are_not_mailed_by_what_fails(self) -> None:
         enqueue("a", "b")
-        self.inbox.refusals["DATA"] = "451 later"
-        with on_the_root_logger(AdminEmailHandler(), logging.WARNING):
+        with self.scripted(always("dot", "451 later")), on_the_root_logger(AdminEmailHandler(), logging.WARNING):
             for _ in range(2):
                 drain()
         self.assertEqual(len(self.queue), 2)
@@ -163,10 +163,10 @@ class BrokenMailTests(MailTestCase):
 
     def test_handler_that_raises_does_not_stop_the_drain(self) -> None:
         enqueue("a", "b")
-        self.inbox.refusals["a@example.com"] = "451 later"
         with mock.patch.object(AdminEmailHandler, "emit", side_effect=ConnectionRefusedError), mock.patch("sys.stderr"):
             QueuedEmailBackend().send_messages([mail.EmailMessage("c", to=["a@example.com"])])
             enqueue("d")
-            with on_the_root_logger(AdminEmailHandler(), logging.WARNING):
+            refusing = self.scripted(by_recipient({"a@example.com": "451 later"}))
+            with refusing as smtp, on_the_root_logger(AdminEmailHandler(), logging.WARNING):
                 drain()
-        self.assertEqual((self.inbox.subjects, len(self.queue)), (["a", "b", "d"], 1))
+        self.assertEqual((smtp.subjects, len(self.queue)), (["a", "b", "d"], 1))

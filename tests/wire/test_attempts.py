@@ -21,7 +21,7 @@ from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.database.models import QueuedMessage
 from tests.cases import MailTestCase, drain, enqueue, message
-from tests.smtp import by_recipient, in_turn
+from tests.smtp import always, by_recipient, in_turn
 from tests.smtp.cases import PIPELINING, ScriptedTestCase
 
 ONE, TWO = "one@example.com", "two@example.com"
@@ -402,9 +402,8 @@ class IdInTheDatabaseTests(MailTestCase):
         """Store a message whose bytes are not those it was enqueued with any more; return its id."""
         enqueue("a")
         name = self.stored_id()
-        self.inbox.refusals["DATA"] = "451 later"
-        self.logged(QueuedEmailBackend())
-        self.inbox.refusals.clear()
+        with self.scripted(always("dot", "451 later")):
+            self.logged(QueuedEmailBackend())
         return name
 
     def test_stands_in_what_is_said_of_a_lost_lease(self) -> None:

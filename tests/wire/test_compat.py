@@ -21,6 +21,7 @@ from mailqueue_backend.mail import smtp
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from tests.cases import MailTestCase, drain, enqueue, message, process_mail_queue
+from tests.smtp import always, by_recipient
 
 
 class SiteSettingsTests(MailTestCase):
@@ -62,9 +63,8 @@ class CommandTests(MailTestCase):
 
     @override_settings(MAIL_QUEUE_EXPIRE=0)
     def test_summary_counts_a_discarded_message(self) -> None:
-        self.inbox.refusals["DATA"] = "451 later"
         enqueue("Hello")
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
             self.assertEqual(process_mail_queue(), "0 messages sent and 1 message discarded out of 1 message.\n")
 
 
@@ -127,9 +127,8 @@ class HookTests(MailTestCase):
         self.assertEqual(self.inbox.subjects, ["first"])
 
     def test_what_the_hook_puts_into_the_dict_survives_a_requeue(self) -> None:
-        self.inbox.refusals["DATA"] = "451 later"
         mail.send_mail("Hello", "Body", "from@example.com", ["to@example.com"])
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
             process_mail_queue()
             process_mail_queue()
         self.assertIn("_send_queued_messages 1", Hooked.calls)
@@ -163,10 +162,10 @@ class HookTests(MailTestCase):
                 self.assertEqual(len(self.queue), left)
 
     def test_result_is_a_tuple_of_three_and_the_report_has_the_rest(self) -> None:
-        self.inbox.refusals["bad@example.com"] = "451 later"
-        backend = QueuedEmailBackend()
-        backend.send_messages([message("a"), message("b", to=["bad@example.com"])])
-        with self.assertLogs("mailqueue_backend.delivery"):
+        refusing = self.scripted(by_recipient({"bad@example.com": "451 later"}))
+        with refusing, self.assertLogs("mailqueue_backend.delivery"):
+            backend = QueuedEmailBackend()
+            backend.send_messages([message("a"), message("b", to=["bad@example.com"])])
             result = backend.send_queued_messages()
         self.assertIsInstance(result, tuple)
         self.assertEqual(result, (1, 0, 2))
@@ -210,9 +209,8 @@ class PatchedTransportTests(MailTestCase):
 
 class DiscardLogTests(MailTestCase):
     def discard(self, **kwargs: Any) -> None:
-        self.inbox.refusals["DATA"] = "554 no"
         QueuedEmailBackend().send_messages([message(**kwargs)])
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "554 no")), self.assertLogs("mailqueue_backend.delivery"):
             drain(expire=0)
 
     def test_logger_has_the_old_handler(self) -> None:
@@ -234,9 +232,12 @@ class DiscardLogTests(MailTestCase):
         )
 
     def test_logger_carries_discards_and_nothing_else(self) -> None:
-        self.inbox.refusals["DATA"] = "451 later"
         enqueue("Hello")
-        with self.assertNoLogs("smtp.mail_queue"), self.assertLogs("mailqueue_backend"):
+        with (
+            self.scripted(always("dot", "451 later")),
+            self.assertNoLogs("smtp.mail_queue"),
+            self.assertLogs("mailqueue_backend"),
+        ):
             drain()
 
     def test_log_is_rotated_as_the_settings_say(self) -> None:
@@ -261,14 +262,13 @@ class DrainTests(MailTestCase):
         self.assertEqual(len(self.queue), 2)
 
     def test_failed_message_goes_to_the_tail(self) -> None:
-        self.inbox.refusals["bad@example.com"] = "451 later"
         QueuedEmailBackend().send_messages([message("bad", to=["bad@example.com"]), message("a"), message("b")])
-        with self.assertLogs("mailqueue_backend.delivery"):
+        refusing = self.scripted(by_recipient({"bad@example.com": "451 later"}))
+        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery"):
             drain()
-        self.inbox.refusals.clear()
         enqueue("c")
         drain()
-        self.assertEqual(self.inbox.subjects, ["a", "b", "bad", "c"])
+        self.assertEqual((smtp.subjects, self.inbox.subjects), (["a", "b"], ["bad", "c"]))
 
     def test_old_message_is_discarded_only_when_it_has_just_failed(self) -> None:
         long_ago = datetime.now() - timedelta(days=30)
@@ -276,18 +276,16 @@ class DrainTests(MailTestCase):
         self.assertEqual(drain().sent, 1)
 
     def test_failed_message_is_discarded_when_it_is_older_than_the_limit(self) -> None:
-        self.inbox.refusals["DATA"] = "451 later"
         enqueue("old", created=datetime.now() - timedelta(seconds=100))
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
             self.assertEqual(QueuedEmailBackend().send_queued_messages(expire=110), (0, 0, 1))
             self.assertEqual(QueuedEmailBackend().send_queued_messages(expire=90), (0, 1, 1))
         self.assertEqual(len(self.queue), 0)
 
     @override_settings(MAIL_QUEUE_EXPIRE=90)
     def test_limit_comes_from_the_setting(self) -> None:
-        self.inbox.refusals["DATA"] = "451 later"
         enqueue("old", created=datetime.now() - timedelta(seconds=100))
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
             self.assertEqual(drain().discarded, 1)
 
     def test_payload_of_the_old_release_is_delivered(self) -> None:

@@ -20,6 +20,7 @@ from mailqueue_backend.delivery.drain import Drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from tests.cases import MailTestCase, drain, enqueue, message
+from tests.smtp import always, by_recipient
 
 
 class Unrenderable(EmailMessage):
@@ -34,20 +35,20 @@ class ConnectionTests(MailTestCase):
         self.assertEqual((len(self.inbox.received), self.inbox.connections), (10, 1))
 
     def test_refused_message_does_not_cost_the_connection(self) -> None:
-        self.inbox.refusals["bad@example.com"] = "550 5.1.1 no"
         QueuedEmailBackend().send_messages([message("a"), message("b", to=["bad@example.com"]), message("c")])
-        with self.assertLogs("mailqueue_backend.delivery"):
+        refusing = self.scripted(by_recipient({"bad@example.com": "550 5.1.1 no"}))
+        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery"):
             drain()
-        self.assertEqual((self.inbox.subjects, self.inbox.connections), (["a", "c"], 1))
+        self.assertEqual((smtp.subjects, smtp.connections), (["a", "c"], 1))
 
     def test_connection_that_the_server_closed_is_opened_anew(self) -> None:
-        self.inbox.refusals["bad@example.com"] = "421 going down"
         QueuedEmailBackend().send_messages([message("a"), message("b", to=["bad@example.com"]), message("c")])
-        with self.assertLogs("mailqueue_backend.delivery"):
+        refusing = self.scripted(by_recipient({"bad@example.com": "421 going down"}))
+        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery"):
             report = drain()
         self.assertEqual((report.sent, report.requeued), (2, 1))
         # One for "a", one for "b" again, one for "c".
-        self.assertEqual((self.inbox.subjects, self.inbox.connections), (["a", "c"], 3))
+        self.assertEqual((smtp.subjects, smtp.connections), (["a", "c"], 3))
 
     def test_error_in_mid_transaction_does_not_harm_the_next_message(self) -> None:
         # The server has answered MAIL when smtplib finds that it cannot encode the recipient.
@@ -317,12 +318,10 @@ class StrangersPartTests(MailTestCase):
             {"attempts": None, "using": {}, "created": [], "created_epoch": "late", "id": "x"},
         ):
             with self.subTest(nonsense=nonsense):
-                self.inbox.refusals["DATA"] = "451 later"
                 self.write(nonsense)
                 enqueue("next")
-                with self.assertLogs("mailqueue_backend.delivery"):
+                with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
                     self.assertEqual(drain().requeued, 2)
-                self.inbox.refusals.clear()
                 self.assertEqual(drain().sent, 2)
 
     def test_recipients_that_cannot_be_read_are_never_taken_for_all(self) -> None:

@@ -16,6 +16,7 @@ from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
 from tests.cases import BACKEND, MailTestCase, message, process_mail_queue
+from tests.smtp import always, by_recipient
 from tests.smtp.inbox import Inbox, MailServer, SMTPServerMixin
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
@@ -115,12 +116,14 @@ class EachByItsOwnTests(MailersTestCase):
         self.assertEqual([ours["using"] for ours in self.stored()], ["news", "news", "news", "default"])
 
     def test_failed_message_keeps_its_alias(self) -> None:
-        self.other.refusals["DATA"] = "451 later"
-        with mailers(default=self.first(), news=self.second()):
+        with (
+            self.scripted(always("dot", "451 later")) as smtp,
+            mailers(default=self.first(), news=self.second(port=smtp.port)),
+            self.assertLogs(DELIVERY),
+        ):
             send("offer", using="news")
-            with self.assertLogs(DELIVERY):
-                process_mail_queue()
-            self.other.refusals.clear()
+            process_mail_queue()
+        with mailers(default=self.first(), news=self.second()):
             self.assertEqual(process_mail_queue(), summary(1, 1))
         self.assertArrived([], ["offer"])
 
@@ -285,11 +288,11 @@ class StrandedTests(MailersTestCase):
 
     @override_settings(MAIL_QUEUE_RETRY_REJECTED=False)
     def test_refusal_of_the_message_before_is_not_its_own(self) -> None:
-        self.inbox.refusals["bad@example.com"] = "550 5.1.1 no"
         with mailers(default=self.first(), news=self.second()):
             send("order", to=["bad@example.com", "to@example.com"])
             send("offer", using="news")
-        self.strand("'news'", "offer", default=self.first())
+        with self.scripted(by_recipient({"bad@example.com": "550 5.1.1 no"})) as smtp:
+            self.strand("'news'", "offer", default=self.first(port=smtp.port))
         self.assertEqual(len(self.log_lines()), 1)
 
     def test_mailer_without_a_working_configuration(self) -> None:

@@ -18,10 +18,8 @@ class DelayedQueueTests(MailTestCase):
     """With the database queue, which can defer a message."""
 
     def fail_once(self) -> None:
-        self.inbox.refusals["DATA"] = "451 later"
-        with self.assertLogs(DELIVERY):
+        with self.scripted(always("dot", "451 later")), self.assertLogs(DELIVERY):
             drain()
-        self.inbox.refusals.clear()
 
     def test_without_a_delay_the_next_drain_tries_again(self) -> None:
         enqueue("a")
