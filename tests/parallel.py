@@ -16,6 +16,8 @@ from unittest import TestCase, TestResult, TextTestResult
 from django.db import connections
 from django.test.runner import ParallelTestSuite, RemoteTestResult, RemoteTestRunner
 
+from tests.leaks import LeakCheck
+
 #: Seconds after which a test hangs; the longest takes two minutes on a slow machine.
 HANGS_AFTER = 600
 
@@ -28,7 +30,7 @@ class HangTimer(TestResult):
         super().startTest(test)
 
 
-class WorkerResult(HangTimer, RemoteTestResult):
+class WorkerResult(HangTimer, LeakCheck, RemoteTestResult):
     """What a worker records of its tests."""
 
 

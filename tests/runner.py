@@ -10,10 +10,11 @@ from unittest import TextTestResult
 
 from django.test.runner import DiscoverRunner
 
+from tests.leaks import LeakCheck
 from tests.parallel import CollectedResult, ForkedTestSuite, HangTimer
 
 
-class ImpatientResult(HangTimer, TextTestResult):
+class ImpatientResult(HangTimer, LeakCheck, TextTestResult):
     """What is printed of the tests."""
 
     def stopTestRun(self) -> None:
