@@ -1,12 +1,12 @@
-"""The tests, by what they need. What several of them use stands in this folder itself.
+"""The tests, grouped by what they need. Modules that several groups use are in this directory.
 
 unit/      no server
 wire/      an SMTP server in this process
-engines/   the queues' own servers: PostgreSQL, MariaDB, Redis
-process/   processes of their own, or other people's code
+engines/   the queues' servers: PostgreSQL, MariaDB, Redis
+process/   child processes, or third-party packages
 kill/      drains that are killed: ``python -m tests.kill``
 sites/     small sites, one for each kind of settings: ``python -m tests.sites``
-payloads/  what 0.1.2 wrote under many Pythons and Djangos
+payloads/  payloads that 0.1.2 wrote under many versions of Python and Django
 """
 
 from pathlib import Path

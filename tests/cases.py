@@ -1,4 +1,4 @@
-"""What most tests start from: a queue, a mail server, a discard log."""
+"""Base classes and helpers of most tests: a queue, a mail server, a discard log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
 
 
 class DiscardLogMixin(SimpleTestCase):
-    """Gives each test a discard log of its own, at ``self.log``."""
+    """Use a separate discard log, ``self.log``, for each test."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -38,7 +38,7 @@ class DiscardLogMixin(SimpleTestCase):
 
 @override_settings(EMAIL_BACKEND=BACKEND)
 class QueueTestCase(DiscardLogMixin, TestCase):
-    """A site with the database queue, and no mail server."""
+    """A site with the database queue and without a mail server."""
 
     @property
     def queue(self) -> MessageQueue:
@@ -58,7 +58,7 @@ def enqueue(*subjects: str, **kwargs: Any) -> None:
 
 
 def drain(backend: Any = None, **kwargs: Any) -> Any:
-    """Drain and return the report; a test that makes deliveries fail expects the warnings itself."""
+    """Drain and return the report. A test in which deliveries fail must expect the warnings itself."""
     backend = backend or QueuedEmailBackend()
     backend.send_queued_messages(**kwargs)
     return backend.report

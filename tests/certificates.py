@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that vouches for itself, made by ``openssl``, and TLS contexts on both sides of it."""
+"""A self-signed certificate for 127.0.0.1, made by ``openssl``, and TLS contexts for the server and the client."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from . import services
 
 needs_openssl = services.needs("openssl", shutil.which("openssl") is not None)
 
-#: A server's thread may ask for the certificate while the client's makes it: both must get the same one.
-_making = Lock()
+#: The threads of the server and the client may ask at the same time; both must get the same certificate.
+_lock = Lock()
 
 
 def certificate() -> tuple[str, str]:
-    """Make a certificate and its key, once; give their files."""
-    with _making:
+    """Return the files of the certificate and its key; create them at the first call."""
+    with _lock:
         return _certificate()
 
 
@@ -44,5 +44,5 @@ def server_context() -> ssl.SSLContext:
 
 @cache
 def client_context() -> ssl.SSLContext:
-    """Trust the certificate as ``ssl.create_default_context()`` trusts the system's."""
+    """Return the context of ``ssl.create_default_context()``, trusting only this certificate."""
     return ssl.create_default_context(cafile=certificate()[0])

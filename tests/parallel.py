@@ -1,7 +1,7 @@
-"""What ``--parallel`` needs: each worker, and the child processes of its tests, have databases of their own.
+"""Support for ``--parallel``: each worker has separate databases, which the child processes of its tests share.
 
-Workers are forked on every Python: where they are spawned, Django keeps their copies of SQLite in memory, out of the
-sight of child processes.
+Workers are always forked. For spawned workers, Django keeps the copies of an SQLite database in memory, where child
+processes cannot see them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from django.test.runner import ParallelTestSuite, RemoteTestResult, RemoteTestRu
 
 from tests.leaks import LeakCheck
 
-#: Seconds after which a test hangs; the longest takes two minutes on a slow machine.
+#: Seconds after which a test counts as hung; the longest takes two minutes on a slow machine.
 HANGS_AFTER = 600
 
 
 class HangTimer(TestResult):
-    """Shows where each thread is when a test does not end, and ends the process."""
+    """Dump the stack of each thread and exit when a test hangs."""
 
     def startTest(self, test: TestCase) -> None:
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
@@ -31,11 +31,11 @@ class HangTimer(TestResult):
 
 
 class WorkerResult(HangTimer, LeakCheck, RemoteTestResult):
-    """What a worker records of its tests."""
+    """The events that a worker records."""
 
 
 class WorkerRunner(RemoteTestRunner):
-    """Runs the tests of one class in a worker."""
+    """Run the tests of one class in a worker."""
 
     resultclass = WorkerResult
 
@@ -47,14 +47,14 @@ class WorkerRunner(RemoteTestRunner):
 
 
 class CollectedResult(TextTestResult):
-    """What the workers have sent; stops the run when one of them has died, since its tests will never be sent."""
+    """The results that the workers have sent. Stop the run when a worker dies, since its results will never arrive."""
 
     workers: set[int | None] = set()
     stopped = False
 
     @property
     def shouldStop(self) -> bool:
-        """Django asks ten times a second."""
+        """Return whether a worker has died; Django asks ten times a second."""
         alive = {worker.pid for worker in multiprocessing.active_children()}
         self.workers = self.workers or alive
         self.stopped = self.stopped or not self.workers <= alive
@@ -66,14 +66,14 @@ class CollectedResult(TextTestResult):
 
 
 def init_worker(*arguments: Any) -> None:
-    """Switch to the worker's databases, and tell child processes where SQLite's is (tests/settings.py)."""
+    """Switch to the worker's databases, and pass the path of SQLite's to child processes (tests/settings.py)."""
     ParallelTestSuite.init_worker(*arguments)
     os.environ["TEST_SQLITE"] = str(connections["default"].settings_dict["NAME"])
     os.environ["TEST_DIRECTORY"] = tempfile.mkdtemp(dir=os.environ["TEST_DIRECTORY"])
 
 
 class ForkedTestSuite(ParallelTestSuite):
-    """Tests that are distributed among workers."""
+    """Distribute the tests among forked workers."""
 
     init_worker = init_worker
     runner_class = WorkerRunner
@@ -81,6 +81,6 @@ class ForkedTestSuite(ParallelTestSuite):
     def run(self, result: Any) -> Any:
         multiprocessing.set_start_method("fork", force=True)
         super().run(result)
-        # They have ended.
+        # The workers have ended, so that none of them counts as dead.
         result.workers = set()
         return result

@@ -1,4 +1,4 @@
-"""What a message looks like once it is rendered, as plain data: the form of the .json files in tests/payloads."""
+"""Summaries of rendered messages as plain data, in the format of the .json files in tests/payloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.mail import EmailMessage
 
-#: Headers that differ each time, or that the summary of the body speaks of.
+#: Prefixes of headers that vary, or that the summary of the body covers.
 LEFT_OUT = ("date", "message-id", "mime-version", "content-")
 
 
@@ -24,12 +24,12 @@ def as_bytes(message: EmailMessage) -> bytes:
 
 
 def summary(message: EmailMessage) -> dict[str, Any]:
-    """Summarise a message as it is rendered here."""
+    """Summarise a message, rendered by the installed Django."""
     return summary_of(as_bytes(message), message.recipients())
 
 
 def summary_of(rendered: bytes, recipients: list[str]) -> dict[str, Any]:
-    """Summarise a message that was rendered, and whom it goes to."""
+    """Summarise a rendered message and its recipients."""
     parsed = email.message_from_bytes(rendered)
     return {"headers": _headers(parsed), "recipients": list(recipients), "body": _part(parsed)}
 

@@ -1,4 +1,4 @@
-"""Django's own test runner, which says at the end why tests were skipped, and ends a test that hangs."""
+"""Django's test runner, extended to report why tests were skipped and to abort a test that hangs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.leaks import LeakCheck
 from tests.parallel import CollectedResult, ForkedTestSuite, HangTimer
 
 
-class ImpatientResult(HangTimer, LeakCheck, TextTestResult):
-    """What is printed of the tests."""
+class TimedResult(HangTimer, LeakCheck, TextTestResult):
+    """The printed result of a run without workers."""
 
     def stopTestRun(self) -> None:
         faulthandler.cancel_dump_traceback_later()
@@ -23,13 +23,13 @@ class ImpatientResult(HangTimer, LeakCheck, TextTestResult):
 
 
 class SkipReportingRunner(DiscoverRunner):
-    """Prints each reason once, with the number of tests."""
+    """Print each reason for skipping once, with the number of tests."""
 
     parallel_test_suite = ForkedTestSuite
 
     def get_resultclass(self) -> type[TextTestResult]:
         resultclass: type[TextTestResult] | None = super().get_resultclass()
-        return resultclass or (CollectedResult if self.parallel > 1 else ImpatientResult)
+        return resultclass or (CollectedResult if self.parallel > 1 else TimedResult)
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:
         for reason, amount in sorted(Counter(reason for _, reason in result.skipped).items()):

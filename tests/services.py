@@ -1,6 +1,6 @@
-"""The servers that the tests talk to: where they are, whether they answer, what to skip when they do not.
+"""The servers that the tests use: their addresses, whether they answer, and the decorator that skips if they do not.
 
-Addresses come from the environment. Where CI is set, a server that does not answer is a failure.
+Addresses come from the environment. If CI is set, a server that does not answer is an error.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ POSTGRESQL = os.environ.get("TEST_POSTGRESQL", "127.0.0.1:5432")
 MARIADB = os.environ.get("TEST_MARIADB", "127.0.0.1:3306")
 REDIS = os.environ.get("TEST_REDIS", "127.0.0.1:6379")
 
-#: Own names on shared servers: nobody else's data is touched, and two runs do not meet.
+#: Prefix of all names on shared servers, so that runs do not touch each other's data.
 PREFIX = os.environ.setdefault("TEST_PREFIX", f"mailqueue_test_{os.getpid()}")
 
 
 def answers(address: str) -> bool:
-    """Return whether something listens at this address; in CI, raise OSError if nothing does."""
+    """Return whether a server listens at this address; under CI, raise OSError if none does."""
     host, port = address.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
@@ -39,7 +39,7 @@ def _importable(module: str) -> bool:
 
 
 def databases() -> dict[str, Any]:
-    """Return Django's settings of the database servers that answer and whose driver is installed."""
+    """Return DATABASES entries for the servers that answer and whose drivers are installed."""
     found: dict[str, Any] = {}
     if _importable("psycopg") and answers(POSTGRESQL):
         found["postgresql"] = _database("postgresql", POSTGRESQL, os.environ.get("TEST_POSTGRESQL_USER", "postgres"))
@@ -63,7 +63,7 @@ def _database(engine: str, address: str, user: str) -> dict[str, Any]:
 
 
 def _use_pymysql() -> None:
-    """Stand in for mysqlclient, which has no wheels; Django asks it for a version."""
+    """Install PyMySQL in place of mysqlclient, which has no wheels, with a version that Django accepts."""
     import pymysql
 
     pymysql.version_info = (2, 2, 7, "final", 0)
@@ -71,7 +71,7 @@ def _use_pymysql() -> None:
 
 
 def needs(service: str, present: bool) -> Any:
-    """Skip a test, visibly, where a server or its driver is missing."""
+    """Return a decorator that skips a test, with the reason, unless the service is present."""
     return skipUnless(present, f"{service} does not answer, or its driver is not installed")
 
 

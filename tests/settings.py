@@ -1,4 +1,4 @@
-"""Settings of the test suite: every database server that answers is used, see tests/services.py."""
+"""Settings of the test suite. It uses every database server that answers; see tests/services.py."""
 
 import atexit
 import os
@@ -17,15 +17,15 @@ TEST_RUNNER = "tests.runner.SkipReportingRunner"
 INSTALLED_APPS = ["mailqueue_backend", "mailqueue_backend.queues.database"]
 EMAIL_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
 EMAIL_HOST = "127.0.0.1"
-# For child processes: the mail server of the test that started them.
+# A child process connects to the mail server of the test that started it.
 EMAIL_PORT = int(os.environ.get("TEST_EMAIL_PORT", "9"))
 
-# A file, since several processes look into it; a child process inherits the name.
+# SQLite is in a file because child processes use it; they inherit the directory's name.
 if "TEST_DIRECTORY" not in os.environ:
     os.environ["TEST_DIRECTORY"] = tempfile.mkdtemp(prefix="mailqueue-tests-")
     atexit.register(shutil.rmtree, os.environ["TEST_DIRECTORY"], ignore_errors=True)
 _directory = os.environ["TEST_DIRECTORY"]
-# A worker of --parallel has a copy, and names it for its child processes (tests/parallel.py).
+# A worker of --parallel uses a copy, and passes its path to child processes (tests/parallel.py).
 _sqlite = os.environ.get("TEST_SQLITE", os.path.join(_directory, "test.sqlite3"))
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _sqlite, "TEST": {"NAME": _sqlite}},
@@ -34,6 +34,6 @@ DATABASES = {
 
 MAIL_QUEUE_LOG_FILENAME = os.path.join(_directory, "discards.log")
 
-# QUEUE_BACKEND stays unset: each test says which one it is about. queue-front's redisd reads this when imported.
+# QUEUE_BACKEND stays unset; each test sets its own. queue-front's redisd reads this setting when it is imported.
 QUEUE_REDIS_CONNECTION = services.REDIS
 MAIL_QUEUE_REDIS_URL = f"redis://{services.REDIS}"

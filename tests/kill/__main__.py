@@ -1,6 +1,6 @@
 """Kill drains and count the mail: ``python -m tests.kill --engine redis --messages 3000 --kills 100 --drains 3``.
 
-Exits with 1 when a message was lost, or one copy more arrived than a kill can explain.
+Exits with 1 if a message was lost, or if more copies arrived than the kills can explain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 
 def main() -> int:
-    """Run what the command line says, on a database of its own."""
+    """Run the plan given on the command line, in a test database."""
     from mailqueue_backend.delivery.feed import READY
     from tests.kill.children import ENGINES, database
     from tests.kill.harness import Plan, run

@@ -1,4 +1,4 @@
-"""Child processes of a test: real ones, that can be stopped, killed and looked at."""
+"""Child processes of a test, which can be stopped and killed, and their sites."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from tests.engines.takers import WARNINGS
 DRAIN = ("-m", "django", "process_mail_queue")
 
 ENGINES = ("redis", "sqlite", "postgresql", "mariadb")
-#: QUEUE_BACKEND; the other engines are databases.
+#: QUEUE_BACKEND by engine; the other engines are databases.
 _BACKENDS = {"redis": "redisd", "spool": "tests.kill.spool", "dummy": "dummy"}
 _DATABASE_KEYS = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
 def database(engine: str) -> str:
-    """Give the alias of an engine's database in this process."""
+    """Return the alias of an engine's database in this process."""
     return engine if engine in ("postgresql", "mariadb") else "default"
 
 
 def quieten(test: TestCase) -> None:
-    """Keep off the console what the package logs about failures that the test makes."""
+    """Keep the package's log messages off the console until the test ends."""
     logger, handler = logging.getLogger("mailqueue_backend"), logging.NullHandler()
     logger.addHandler(handler)
     test.addCleanup(logger.removeHandler, handler)
 
 
 class Site:
-    """A site with a queue of its own: its settings in this process, and in child processes."""
+    """A site with a separate queue: its settings in this process and in child processes."""
 
     def __init__(self, engine: str, **settings: Any) -> None:
         self.engine = engine
@@ -51,21 +51,21 @@ class Site:
             self.settings["QUEUE_BACKEND"] = _BACKENDS[engine]
 
     def here(self) -> Any:
-        """Make this process the site's, for as long as Django's override_settings() holds."""
+        """Return an override_settings() with the site's settings for this process."""
         return override_settings(MAIL_QUEUE_DATABASE=database(self.engine), **self.settings)
 
     def queue(self, suffix: str = "") -> MessageQueue:
-        """Open its queue, or that with the suffix; while it is here()."""
+        """Open the site's queue, or the one with this suffix; here() must be in effect."""
         return open_queue(self.settings["MAIL_QUEUE_NAME"] + suffix)
 
     def spawn(self, *arguments: str, package: str = "", port: int = 9, **options: Any) -> subprocess.Popen[str]:
-        """Start a Python of the site that knows a mail server's port.
+        """Start Python with the site's settings and the port of a mail server.
 
         ``package`` is a directory with another release of this package.
         """
         environ = {
             **os.environ,
-            # Not measured: who is killed writes no coverage, and measuring would slow down what is to be killed.
+            # A killed process writes no coverage data, and measuring would slow it down.
             "COVERAGE_PROCESS_START": "",
             "COVERAGE_PROCESS_CONFIG": "",
             "PYTHONPATH": os.pathsep.join(filter(None, [package, str(TOP)])),
@@ -85,11 +85,11 @@ class Site:
         }
 
     def wait_until_due(self) -> None:
-        """Wait until nothing is in a hand any more, a dead one's included."""
+        """Wait until no message is reserved, not even by a dead process."""
         while self.queue().counts().reserved:
             time.sleep(0.05)
 
     def wait_until_empty(self) -> None:
-        """Wait until nothing is left, in whose hands ever."""
+        """Wait until no message is waiting or reserved."""
         while any(self.queue().counts()[:4]):
             time.sleep(0.05)

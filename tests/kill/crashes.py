@@ -1,7 +1,7 @@
-"""A drain that dies at a given point: ``python -m tests.kill.crashes POINT``. It exits with 9, or with 0 if it lives.
+"""A drain that dies at a given point: ``python -m tests.kill.crashes POINT``. Exits with 9, or with 0 if it survives.
 
-A point is "before" or "after" and the name of what this process does then: a step of targets(), or the reading of one
-of the server's replies ("dot" is the reply to the final dot).
+A point is "before" or "after" and the name of a step: one of target(), or the reading of one of the server's replies
+("dot" is the reply to the final dot).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from mailqueue_backend.queues.base import Consumer
 from mailqueue_backend.transport.connection import DeliveryMixin
 
 STATUS = 9
-#: What the server's replies answer, in the order in which a drain reads them.
+#: The steps that the server answers, in the order in which a drain reads the replies.
 REPLIES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot", "QUIT")
 
-#: What the running exchange does: "reserve", and how it settles.
+#: What the current exchange does: "reserve", and the ``how`` of each settlement.
 exchanging: set[str] = set()
 
 
 def die(*args: Any, **kwargs: Any) -> None:
-    """End like a process that is killed: nothing is flushed, closed or put back."""
+    """Exit as a killed process does, without flushing, closing or putting anything back."""
     os._exit(STATUS)
 
 
 def noting(exchange: Callable[..., Any]) -> Callable[..., Any]:
-    """Return Consumer.exchange() so that it notes what it does in ``exchanging``."""
+    """Wrap Consumer.exchange() so that it records in ``exchanging`` what it does."""
 
     @wraps(exchange)
     def wrapper(consumer: Consumer, settlements: Any = (), wanted: int = 0) -> Any:
@@ -50,7 +50,7 @@ def noting(exchange: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dying(method: Callable[..., Any], when: str, is_step: Callable[..., bool], call: int) -> Callable[..., Any]:
-    """Return the method so that it dies before or after the n-th of its calls that are the step."""
+    """Wrap the method so that the process dies before or after the n-th call for which is_step() is true."""
     calls = 0
 
     @wraps(method)
@@ -68,7 +68,7 @@ def dying(method: Callable[..., Any], when: str, is_step: Callable[..., bool], c
 
 
 def plant(point: str) -> None:
-    """Have this process die at the point."""
+    """Patch the package so that this process dies at the point."""
     when, _, step = point.partition(" ")
     owner, name, is_step = target(step)
     setattr(owner, name, dying(getattr(owner, name), when, is_step, REPLIES.index(step) + 1 if step in REPLIES else 1))
@@ -76,17 +76,17 @@ def plant(point: str) -> None:
 
 
 def in_exchange(how: str, statement: str = "") -> Callable[..., bool]:
-    """Return a test for calls in an exchange that does this; ``statement``: how the SQL of execute() begins."""
+    """Return a predicate for calls during an exchange that does this, whose SQL begins with ``statement``, if given."""
     return lambda owner, *args: how in exchanging and (not statement or args[0].startswith(statement))
 
 
 def anywhere(*args: Any) -> bool:
-    """Return True: each call is the step."""
+    """Return True, since each call is the step."""
     return True
 
 
 def target(step: str) -> tuple[Any, str, Callable[..., bool]]:
-    """Return the method, by owner and name, and which of its calls are the step."""
+    """Return the owner and the name of the step's method, and the predicate for its calls."""
     exchange, commit = (Consumer, "exchange"), (BaseDatabaseWrapper, "commit")
     rotating = logging.handlers.RotatingFileHandler
     steps: dict[str, tuple[Any, str, Callable[..., bool]]] = {
@@ -107,6 +107,6 @@ def target(step: str) -> tuple[Any, str, Callable[..., bool]]:
 if __name__ == "__main__":
     django.setup()
     plant(sys.argv[1])
-    # What is done is settled in groups, however slow this machine is.
+    # Settle in groups, however slow this machine is.
     feed.FAST = 60
     call_command("process_mail_queue")

@@ -1,9 +1,9 @@
 """Interrupts drains at one line after another: ``python -m tests.kill.interrupts INTERRUPT FAILURE WORKERS STRIDE``.
 
-An exception of a signal handler, or of Celery's time limit, comes between any two lines of the main thread. Each drain
-of three messages is interrupted at another line of the package, every STRIDE-th, until a drain has not that many
-lines. What the server has accepted and what is in the queue must then be what was queued; another drain delivers the
-rest. Prints, as JSON, how many lines were tried, and where something was wrong.
+A signal handler or Celery's time limit can raise an exception between any two lines of the main thread. Each drain of
+three messages is interrupted at a later line of the package, every STRIDE-th, until a drain ends before that line.
+Together, the server and the queue must then hold the messages that were queued; another drain delivers the rest.
+Prints, as JSON, how many lines were tried and which of them failed.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from mailqueue_backend.queues.plain import PlainQueue
 from ..smtp import ScriptedServer, always, delayed, good
 
 PACKAGE = str(Path(mailqueue_backend.__file__).parent)
-#: Seconds in which a drain that hangs is found out.
+#: Seconds after which a drain counts as hung.
 TIMEOUT = 30
-#: Seconds in which the threads of a drain end.
+#: Seconds that the threads of a drain may take to end.
 PATIENCE = 2
 
 
 class SoftTimeLimitExceeded(Exception):
-    """What Celery raises in a task that takes too long."""
+    """The exception that Celery raises in a task that takes too long."""
 
 
 SoftTimeLimitExceeded.__module__ = "billiard.exceptions"
 
 
 class Interrupter:
-    """A trace function that interrupts at the n-th line of some files."""
+    """A trace function that calls ``interrupt`` at the n-th line executed in the files of ``where``."""
 
     def __init__(self, lines: int, interrupt: Callable[[], None], where: tuple[str, ...]) -> None:
         self.left = lines
-        #: The line at which it has interrupted; "": it has not.
+        #: The interrupted line, as file:number; "": none yet.
         self.place = ""
         self._interrupt, self._where = interrupt, where
 
@@ -73,10 +73,10 @@ class Interrupter:
 
 
 class Interruption:
-    """One way of interrupting a drain: by an exception that it must raise in turn."""
+    """One way of interrupting a drain: raise an exception, which the drain must pass on."""
 
     where: tuple[str, ...] = (PACKAGE,)
-    #: Whatever is interrupted ends with this exception.
+    #: Whether an interrupt at any line must make the drain raise this exception.
     always_raised = True
 
     def __init__(self, error: type[BaseException]) -> None:
@@ -93,7 +93,7 @@ class Signals(Interruption):
     """SIGTERM twice: a handler must not wait for a lock that the interrupted line holds."""
 
     where = (PACKAGE, threading.__file__)
-    #: Before the handlers are there, and after the drain, the signals change nothing.
+    #: Before the handlers are installed and after the drain, the signals have no effect.
     always_raised = False
 
     def __init__(self) -> None:
@@ -108,26 +108,27 @@ class Signals(Interruption):
 
 
 class ThreadedQueue(PlainQueue):
-    """queue-front's dummy, which does know threads."""
+    """queue-front's dummy, declared safe for threads."""
 
     parallel = True  # type: ignore[assignment]
 
 
 class Trial:
-    """Drains three messages again and again, each time interrupted at a later line."""
+    """Drain three messages repeatedly, each time interrupted at a later line."""
 
     def __init__(self, interruption: Interruption, failure: str, workers: int) -> None:
         self.interruption = interruption
         self.failure = failure
         self.workers = workers
-        #: What was wrong, and the lines at which a message was interrupted that the server had, so that it came twice.
+        #: Descriptions of what went wrong.
         self.faults: list[str] = []
+        #: Lines at which an interrupt hid that the server had accepted a message, which was then sent again.
         self.twice: set[str] = set()
         self.server = ScriptedServer()
         self.server.__enter__()
 
     def run(self, stride: int) -> int:
-        """Return how many drains were interrupted."""
+        """Interrupt drains until one ends before its line; return how many were interrupted."""
         self.drain_once(0)
         number = 0
         while self.drain_once(1 + number * stride):
@@ -135,13 +136,13 @@ class Trial:
         return number
 
     def drain_once(self, line: int) -> bool:
-        """Interrupt a drain at this line; return False when it has not that many."""
+        """Interrupt a drain at this line; return False if it ended before."""
         self.server.stored.clear()
         subjects = [f"{line}-{letter}" for letter in "abc"]
         self.backend().send_messages([EmailMessage(subject, to=["to@example.com"]) for subject in subjects])
         interrupter = Interrupter(line, self.interruption.interrupt, self.interruption.where)
         faulthandler.dump_traceback_later(TIMEOUT, exit=True)
-        raised = self.disturbed(interrupter)
+        raised = self.interrupted_drain(interrupter)
         self.wait_for_server()
         first, left = self.server.copies, self.left()
         self.check_after(interrupter.place, raised)
@@ -156,8 +157,8 @@ class Trial:
                 self.faults.append(f"{interrupter.place}: sent, left, sent and left after another drain: {figures}")
         return bool(interrupter.place)
 
-    def disturbed(self, interrupter: Interrupter) -> type[BaseException] | None:
-        """Drain with a server that fails, if it shall, and return the class of what is raised."""
+    def interrupted_drain(self, interrupter: Interrupter) -> type[BaseException] | None:
+        """Drain under the interrupter and with this trial's failure; return the class of the exception, if any."""
         backend = self.backend()
         if self.failure == "450":
             self.server.script = always("RCPT", "450 later")
@@ -177,7 +178,7 @@ class Trial:
         return None
 
     def wait_for_server(self) -> None:
-        """Wait until it has read all that was sent to it; a connection that was being made may live on as garbage."""
+        """Wait until the server has read everything; collect connections that an interrupt left open as garbage."""
         listening, *serving = self.server._threads
         for thread in serving:
             while thread.ident is None:  # it has only just connected
@@ -189,7 +190,7 @@ class Trial:
         self.server._threads[:] = [listening]
 
     def check_after(self, place: str, raised: type[BaseException] | None) -> None:
-        """Look for what an interrupt may leave behind."""
+        """Record a fault for a wrong exception, and for each reservation, transaction or thread left behind."""
         expected = (self.interruption.error, *(() if self.interruption.always_raised else (None,)))
         if place and raised not in expected:
             self.faults.append(f"{place}: raised {raised!r}")
@@ -201,8 +202,8 @@ class Trial:
         end = time.monotonic() + PATIENCE
         while threads := [one for one in threading.enumerate() if one.name.startswith("mailqueue-")]:
             if time.monotonic() > end:
-                self.faults.append(f"{place}: {[thread.name for thread in threads]} live on")
-                for thread in threads:  # told once
+                self.faults.append(f"{place}: {[thread.name for thread in threads]} are still running")
+                for thread in threads:  # report each thread once
                     thread.name = "leaked"
                 break
             time.sleep(0.001)
@@ -232,7 +233,7 @@ def main(interrupt: str, failure: str, workers: str, stride: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     drain.MESSAGES_PER_WORKER = 1
     if int(workers) > 1:
-        # A further worker is worth its while at once.
+        # Start the second worker at once.
         feed.FAST, feed.TICK = 0, 0.001
     interruptions = {
         "signals": Signals(),

@@ -1,4 +1,4 @@
-"""The ledger: what became of each message, and what must not have."""
+"""The ledger: the fate of each message, and the faults of a run."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ _END = re.compile(rb"The end of (message \d+)\.")
 class Ledger:
     """The figures of one run: accepted = delivered + waiting + dead + lost."""
 
-    #: Messages that send() took.
+    #: Messages that send() accepted.
     accepted: int
-    #: Of those: arrived, at least once.
+    #: Accepted messages that arrived at least once.
     delivered: int
-    #: Of the rest: still in the queue, or set aside.
+    #: Other accepted messages that are still in the queue.
     waiting: int
+    #: Other accepted messages that are in the dead queue.
     dead: int
-    #: Nowhere.
+    #: Accepted messages that are nowhere.
     lost: int
-    #: Arrivals of a message that had arrived before.
+    #: Arrivals beyond the first of each message.
     copies: int
-    #: Arrivals that nobody had sent, or that were torn.
+    #: Arrivals that were truncated, or that are no accepted message.
     unexpected: int
-    #: Messages that arrived under several Message-IDs or Dates, and Message-IDs of several messages.
+    #: Messages that arrived with several Message-IDs or Dates, plus Message-IDs shared by several messages.
     renamed: int
-    #: Processes that were killed while mail was going out, and the connections that they had open then.
+    #: Processes that were killed while delivering.
     kills: int = 0
+    #: Connections that were open when their processes were killed.
     connections: int = 0
+    #: Duration of the run.
     seconds: float = 0
-    #: What drains said that ended badly without being killed.
+    #: Errors of drains that failed without being killed.
     failures: list[str] = field(default_factory=list)
 
     @property
     def allowed(self) -> int:
-        """How many copies the kills explain: what each connection carried, and what was done and not yet settled."""
+        """The copies that the kills explain: one per open connection, and the delivered but unsettled messages."""
         return self.connections + READY * self.kills
 
     def faults(self) -> list[str]:
-        """Say what must not be; nothing when all is well."""
+        """Return a description of each fault; an empty list if there is none."""
         found = [f"{name}: {getattr(self, name)}" for name in ("lost", "unexpected", "renamed") if getattr(self, name)]
         if self.copies > self.allowed:
             found.append(
@@ -63,17 +66,17 @@ class Ledger:
 
 
 def subject(number: int) -> str:
-    """Give the subject of the numbered message of a run."""
+    """Return the subject of the numbered message of a run."""
     return f"message {number}"
 
 
 def body(number: int) -> str:
-    """Give the body of the numbered message of a run."""
+    """Return the body of the numbered message of a run."""
     return f"{'A line of mail. ' * 4}\n" * 20 + f"The end of {subject(number)}.\n"
 
 
 def draw_up(accepted: int, arrivals: list[Stored], waiting: Iterable[bytes], dead: Iterable[bytes]) -> Ledger:
-    """Compare the messages 0 to ``accepted`` with what arrived, and with the payloads that are in the queue."""
+    """Compare the first ``accepted`` messages with the arrivals and with the payloads in the queues."""
     sent = {subject(number) for number in range(accepted)}
     arrived = Counter(filter(None, map(_name, arrivals)))
     missing = sent - arrived.keys()
@@ -92,7 +95,7 @@ def draw_up(accepted: int, arrivals: list[Stored], waiting: Iterable[bytes], dea
 
 
 def _name(arrival: Stored) -> str:
-    """Return the subject of the message that arrived; "" when it does not end as that message does."""
+    """Return the subject of the arrival; "" if its body does not end as the body of that message does."""
     return arrival.subject if arrival.subject == _end(arrival.content) else ""
 
 
@@ -102,7 +105,7 @@ def _end(text: bytes) -> str:
 
 
 def _renamed(arrivals: list[Stored]) -> int:
-    """Count what is not one Message-ID and one Date for each message, and one message for each Message-ID."""
+    """Count deviations from one Message-ID and Date per message, and one message per Message-ID."""
     headers = [arrival.message for arrival in arrivals]
     stamps = {(one["Subject"], one["Message-ID"], one["Date"]) for one in headers}
     subjects, identities, _ = (set(column) for column in zip(("", "", ""), *stamps, strict=True))

@@ -9,8 +9,8 @@ from django.core.mail import EmailMessage
 
 
 class Deadly(EmailMessage):
-    """Ends the process, as a crash in a C library or the kernel's want of memory does."""
+    """End the process, as a crash in a C library or the kernel's out-of-memory killer does."""
 
     def message(self, **kwargs: Any) -> Any:
-        """Render, for the last time."""
+        """Exit instead of rendering."""
         os._exit(9)

@@ -1,6 +1,6 @@
-"""A process that sends messages as a site does: ``python -m tests.kill.sender AMOUNT``. 0.1.2 runs it as well.
+"""A process that sends messages as a site does: ``python -m tests.kill.sender AMOUNT``. It also runs with 0.1.2.
 
-Prints how many were accepted.
+Prints how many messages were accepted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main(amount: int) -> None:
         for number in range(amount)
     ]
     half = amount // 2
-    # Django < 6.1: there are no mailers.
+    # Django < 6.1: no mailers.
     backend = mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()
     accepted = backend.send_messages(messages[:half]) if half else 0
     for message in messages[half:]:

@@ -1,6 +1,6 @@
-"""Settings of a child process: those of a site with a queued backend, and what its parent put into the environment.
+"""Settings of a child process: a site with the queued backend, plus the settings that its parent passes on.
 
-0.1.2 runs with them as well.
+0.1.2 runs with them, too.
 """
 
 import json

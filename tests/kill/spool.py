@@ -1,4 +1,4 @@
-"""A site's own queue-front module, of files in the directory TEST_SPOOL: it can read and write, and nothing more."""
+"""A site's own queue-front module, which stores files in the directory TEST_SPOOL and can only read and write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import uuid4
 
 
 class Queue:
-    """Each payload is a file; their names are their order."""
+    """One file per payload; the file names sort in the order of writing."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -17,7 +17,7 @@ class Queue:
         self._directory.mkdir(exist_ok=True)
 
     def write(self, payload: bytes) -> bool:
-        """Make a file, whole or not at all."""
+        """Create the file atomically."""
         name = f"{time.time_ns():020}-{uuid4().hex}"
         unfinished = self._directory / f".{name}"
         unfinished.write_bytes(payload)
@@ -25,7 +25,7 @@ class Queue:
         return True
 
     def read(self) -> bytes | None:
-        """Remove a file that nobody else removes; None when there is none."""
+        """Remove the oldest file and return its payload; return None if the queue is empty."""
         for path in self._files():
             taken = path.with_name(f".{path.name}")
             try:

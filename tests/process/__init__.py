@@ -1,1 +1,1 @@
-"""Sites, drains and senders in processes of their own, and other people's code beside ours."""
+"""Sites, drains and senders in child processes, and the package beside third-party code."""

@@ -1,4 +1,4 @@
-"""What ``python -m build`` has made, in the directory TEST_DIST. Run by ``tox run -e package``; needs no Django."""
+"""The distributions that ``python -m build`` has put into TEST_DIST. Run by ``tox run -e package``; needs no Django."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class WheelTests(unittest.TestCase):
         self.wheel = ZipFile(next(DIST.glob("*.whl")))
         self.addCleanup(self.wheel.close)
 
-    def test_holds_the_package_alone_and_all_of_it(self) -> None:
+    def test_contains_the_whole_package_and_nothing_else(self) -> None:
         source = {
             str(path.relative_to(TOP))
             for pattern in ("*.py", "*.lua")
@@ -31,7 +31,7 @@ class WheelTests(unittest.TestCase):
         self.assertIn("mailqueue_backend/queues/database/migrations/0001_initial.py", packaged)
         self.assertIn("mailqueue_backend/queues/redis/script.lua", packaged)
 
-    def test_needs_django_and_queue_front_alone(self) -> None:
+    def test_requires_only_django_and_queue_front(self) -> None:
         [name] = [name for name in self.wheel.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = message_from_bytes(self.wheel.read(name))
         hard = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
@@ -41,7 +41,7 @@ class WheelTests(unittest.TestCase):
 
 
 class SourceTests(unittest.TestCase):
-    def test_holds_tests_documents_and_example(self) -> None:
+    def test_contains_tests_documentation_and_example(self) -> None:
         with tarfile.open(next(DIST.glob("*.tar.gz"))) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
         for name in (

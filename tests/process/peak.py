@@ -1,6 +1,6 @@
-"""A process that enqueues or drains and prints how much memory that took: ``python -m tests.process.peak …``.
+"""A process that enqueues or drains, and prints its peak memory: ``python -m tests.process.peak …``.
 
-Run by measure(). It is a process of its own, since memory that was once taken is not always given back.
+Started by measure(). Each measurement needs a new process, since Python does not return all memory to the system.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ MB = 1024 * 1024
 
 
 def peak() -> int:
-    """Tell how many bytes of memory this process has had at most."""
+    """Return the peak memory of this process, in bytes."""
     (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def measure(action: str, amount: int, queue: str, backend: str, port: int) -> int:
-    """Let a process enqueue messages, or drain them; give the bytes that it took at its peak.
+    """Enqueue or drain in a child process; return its peak memory in bytes.
 
-    ``amount`` is that of the messages, or of the bytes of an attachment to one when it is negative.
+    ``amount`` is the number of messages or, if negative, the size in bytes of the attachment of a single message.
     """
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_EMAIL_PORT": str(port)}
     command = [sys.executable, *WARNINGS, "-m", "tests.process.peak", action, str(amount), queue, backend]

@@ -1,4 +1,4 @@
-"""What a drain leaves behind that dies at a given point, and what the next one makes of it."""
+"""A drain dies at a given point: the state that it leaves, and what the next drain delivers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.kill.crashes import STATUS
 from tests.smtp import ScriptedServer, Stored, always
 from tests.smtp.cases import ArrivalsMixin
 
-#: Seconds: for one process, and for many at once, all of which must reach their point.
+#: Seconds: the lease for one process, and for many concurrent ones, all of which must reach their points within it.
 LEASE, LONG_LEASE = 2, 6
 
-#: Point -> copies that have arrived when the drain has died there, and in the end.
+#: Point -> copies that have arrived after the drain has died there, and after the next drain.
 DELIVERY = {
     "after reserve": (0, 1),
     "before banner": (0, 1),
@@ -38,7 +38,7 @@ DELIVERY = {
     "after RCPT": (0, 1),
     "before DATA": (0, 1),
     "after DATA": (0, 1),
-    # The server has it, and the queue does not know: the one extra copy.
+    # The server has accepted the message, but the queue has not recorded it: this causes the extra copy.
     "before dot": (1, 2),
     "after dot": (1, 2),
     "before ack": (1, 2),
@@ -46,19 +46,19 @@ DELIVERY = {
     "before QUIT": (1, 1),
     "after QUIT": (1, 1),
 }
-#: Point of a drain that reserves eight of ten messages at once -> when it has died there: copies that have arrived,
-#: messages in the queue, and those of them that were reserved; and copies in the end.
+#: Point of a drain that reserves eight of ten messages at once -> after it has died there: copies that have arrived,
+#: messages in the queue, and their deliveries; and copies that have arrived after the next drain.
 GROUP = {
     "before the commit of a reserve": (0, 10, 0, 10),
     "after the commit of a reserve": (0, 10, 8, 10),
     "after reserve": (0, 10, 8, 10),
-    # The server has all eight, and the queue does not know of any.
+    # The server has accepted all eight, and the queue has recorded none.
     "before ack": (8, 10, 8, 18),
     "before the commit of an ack": (8, 10, 8, 18),
     "after the commit of an ack": (8, 2, 2, 10),
     "after ack": (8, 2, 2, 10),
 }
-#: Point -> whether a message that was refused for now is due at once. In the end it arrives once.
+#: Point -> whether a temporarily refused message is due at once. The next drain delivers it once.
 REQUEUE = {
     "before release": False,
     "before the insert of a release": False,
@@ -66,27 +66,27 @@ REQUEUE = {
     "after the commit of a release": True,
     "after release": True,
 }
-#: What a queue lacks whose exchange is one call of a script.
+#: Points that do not exist on Redis, where an exchange is a single call of a script.
 DATABASES_ONLY = frozenset(
     {point for point in (*GROUP, *REQUEUE) if "the commit" in point} | {"before the insert of a release"}
 )
-#: Point -> lines about a message that is given up, when the drain has died, and in the end.
+#: Point -> log lines about a discarded message after the drain has died there, and after the next drain.
 DISCARD = {
     "before the line": (0, 1),
     "before rotation": (0, 1),
     "before the last step of rotation": (0, 1),
     "after rotation": (0, 1),
-    # The line is written before the message leaves the queue: rather twice than never.
+    # The line is written before the message leaves the queue: two lines are better than none.
     "after the line": (1, 2),
     "before ack": (1, 2),
     "after ack": (1, 1),
 }
-#: What is in the log, and in those that were rotated before.
+#: The contents of the log and of the older, rotated logs.
 OLDER_LINES = [f"{name} line {'x' * 300}" for name in ("first", "second", "third")]
 
 
 class Case:
-    """A site whose messages have the point as their subject, and a drain that dies there."""
+    """A site whose messages have the point as subject, and a drain that dies there."""
 
     def __init__(self, engine: str, point: str, directory: str, lease: float) -> None:
         self.point = point
@@ -101,7 +101,7 @@ class Case:
         self.process = self.site.spawn("-m", "tests.kill.crashes", self.point, port=smtp.port, **quiet)
 
     def drain(self, smtp: ScriptedServer) -> None:
-        """Drain in this process, as soon as nothing is in a dead hand any more."""
+        """Drain in this process, once the leases of the dead one have ended."""
         with self.site.here():
             self.site.wait_until_due()
             QueuedEmailBackend(host="127.0.0.1", port=smtp.port).send_queued_messages()
@@ -111,18 +111,18 @@ class Case:
             return self.site.queue().counts()
 
     def deliveries(self) -> list[int]:
-        """Tell how often each message in the queue was reserved, once all leases have ended."""
+        """Wait until all leases have ended; return the count of deliveries of each message in the queue."""
         with self.site.here():
             self.site.wait_until_due()
             return [entry.deliveries for entry in self.site.queue().browse("due", 100)]
 
     def lines(self) -> list[str]:
-        """Give the lines of the log and of those that were rotated."""
+        """Return the lines of the log and of the rotated logs."""
         return [line for file in self.log.parent.glob(f"{self.log.name}*") for line in file.read_text().splitlines()]
 
 
 class ExchangeContract(ArrivalsMixin):
-    """What each engine does for itself: an exchange is done, or it is not; the subclasses say which engine."""
+    """The promise that each engine carries out an exchange entirely or not at all; subclasses set the engine."""
 
     engine: str
     #: Points that the engine does not have.
@@ -144,7 +144,7 @@ class ExchangeContract(ArrivalsMixin):
         messages: int = 1,
         **kwargs: Any,
     ) -> list[Case]:
-        """Let a drain die at each of the points, all at the same time."""
+        """Run a drain for each point concurrently, and wait until each has died there."""
         lease = LEASE if len(points) == 1 else LONG_LEASE
         cases = [Case(self.engine, point, self.directory, lease) for point in points]
         for case in cases:

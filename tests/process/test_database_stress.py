@@ -1,4 +1,4 @@
-"""A database that breaks off, prefers others, or is locked, at each step of a sender or a drain: nothing is lost."""
+"""A database that disconnects, rolls back or is locked, at each step of a sender or a drain: no message is lost."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.cases import enqueue
 from tests.kill.children import DRAIN, Site, database, quieten
 from tests.smtp.cases import ArrivalsMixin
 
-#: Seconds that SQLite waits for a lock where nothing else is configured.
+#: Seconds that SQLite waits for a lock by default.
 SQLITE_TIMEOUT = 5
 
 
 class Sabotage:
-    """Does something once, at the n-th step of a connection: a statement, or a commit."""
+    """Call ``act`` once, at the n-th step of a connection. A step is a statement or a commit."""
 
     def __init__(self, number: int, act: Callable[[], None]) -> None:
         self._left = number
@@ -48,7 +48,7 @@ class Sabotage:
 
     @contextmanager
     def before_each(self, connection: Any) -> Iterator[None]:
-        """Count what the connection is about to do."""
+        """Count each step before the database executes it."""
 
         def execute(execute: Any, *arguments: Any) -> Any:
             self.step()
@@ -64,7 +64,7 @@ class Sabotage:
 
     @contextmanager
     def after_each(self, connection: Any) -> Iterator[None]:
-        """Count what the database has done."""
+        """Count each step after the database has executed it."""
 
         def execute(execute: Any, *arguments: Any) -> Any:
             result = execute(*arguments)
@@ -81,7 +81,7 @@ class Sabotage:
 
 
 class StressMixin(ArrivalsMixin):
-    """A site on a database, and a mail server; the subclasses say which database."""
+    """A site with a database queue, and a mail server; subclasses set the database."""
 
     engine: str
 
@@ -93,7 +93,7 @@ class StressMixin(ArrivalsMixin):
         self.connection = connections[self.alias]
 
     def queue_up(self, *subjects: str) -> None:
-        """Have a site with these messages in its queue."""
+        """Create a site with these messages in its queue."""
         self.site = Site(self.engine)
         override = self.site.here()
         override.enable()
@@ -107,7 +107,7 @@ class StressMixin(ArrivalsMixin):
         self.consume(sabotage.before_each(self.connection))
 
     def consume(self, sabotaged: AbstractContextManager[None]) -> None:
-        """Have a consumer that asks again after each error get and settle each message once."""
+        """Check that a consumer that repeats an exchange after each error gets and settles each message once."""
         self.queue_up()
         queue = self.site.queue()
         written = [b"%d" % number for number in range(7)]
@@ -122,11 +122,11 @@ class StressMixin(ArrivalsMixin):
         self.assertEqual(self.site.queue("_DEAD").read_many(2), [b"0"])
 
     def take_all(self, consumer: Consumer) -> list[bytes]:
-        """Bury the first, release the last with new bytes, and acknowledge the others."""
+        """Bury the first message, release the last with new bytes, and acknowledge the others."""
         taken: list[bytes] = []
         settlements: list[Settlement] = []
         empty = 0
-        # The answer to a repeated exchange is empty where the first one was not carried out.
+        # The answer to a repeated exchange is empty if the first one was not carried out.
         while empty < 2:
             try:
                 answer = consumer.exchange(settlements, 2)
@@ -145,13 +145,13 @@ class StressMixin(ArrivalsMixin):
         QueuedMessage.objects.using(self.alias).exclude(receipt=None).update(due=Now())
 
     def assertArrived(self, *subjects: str) -> None:
-        """Each has arrived once, and nothing is left."""
+        """Assert that each message has arrived once and that the queue is empty."""
         self.assertEqual(Counter(self.arrived()), Counter(subjects))
         self.arrivals.clear()
         self.assertEqual(self.site.queue().counts(), (0, 0, 0, 0, 0))
 
     def at_each_step(self, act: Callable[[], None], check: Callable[[Sabotage], None]) -> None:
-        """Check with a sabotage of the first step, of the second, and so on, until there is no such step."""
+        """Call ``check`` with a sabotage of the first step, then of the second, and so on until no such step exists."""
         for number in count(1):
             sabotage = Sabotage(number, act)
             with self.subTest(step=number):
@@ -162,17 +162,17 @@ class StressMixin(ArrivalsMixin):
 
 
 class StepsContract(StressMixin):
-    """What the database undoes in favour of others; SQLite's lock is one of them."""
+    """The promises about transactions that the database rolls back, or refuses because of SQLite's lock."""
 
     def lose(self) -> None:
-        """Fail as the database does that has undone a transaction."""
+        """Raise the error of a database that has rolled back the transaction."""
         raise OperationalError("database is locked")
 
     @tag("slow")
-    def test_sender_that_loses_once_does_not_notice(self) -> None:
-        self.at_each_step(self.lose, self.check_sender_does_not_notice)
+    def test_sender_survives_one_rollback(self) -> None:
+        self.at_each_step(self.lose, self.check_sender)
 
-    def check_sender_does_not_notice(self, sabotage: Sabotage) -> None:
+    def check_sender(self, sabotage: Sabotage) -> None:
         self.queue_up()
         with sabotage.before_each(self.connection):
             enqueue("a")
@@ -180,15 +180,15 @@ class StepsContract(StressMixin):
         self.assertEqual(self.site.queue().counts().due, 2)
 
     @tag("slow")
-    def test_consumer_that_loses_once_does_not_notice(self) -> None:
+    def test_consumer_survives_one_rollback(self) -> None:
         self.at_each_step(self.lose, self.check_consumer)
 
     @tag("slow")
-    def test_drain_that_loses_once_goes_on(self) -> None:
+    def test_drain_survives_one_rollback(self) -> None:
         self.at_each_step(self.lose, self.check_drain)
 
     def check_drain(self, sabotage: Sabotage) -> None:
-        """One drain delivers all; but what it claimed without hearing of it waits for the end of the lease."""
+        """Drain twice: a message that was claimed although the answer was lost waits until its lease ends."""
         self.queue_up("a", "b", "c")
         with sabotage.before_each(self.connection):
             self.drain()
@@ -198,14 +198,14 @@ class StepsContract(StressMixin):
 
 
 class ServerContract(StepsContract):
-    """A database server that ends its clients' connections."""
+    """The promises on a database server that closes its clients' connections."""
 
     own_number: str
     kill: str
     is_alive: str
 
     def break_off(self) -> None:
-        """Have the server end this connection."""
+        """Make the server close this connection."""
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
             cursor.execute(self.own_number)
             (number,) = cursor.fetchone()
@@ -225,10 +225,10 @@ class ServerContract(StepsContract):
         raise OperationalError("server closed the connection unexpectedly")
 
     @tag("slow")
-    def test_sender_is_told_of_a_broken_connection(self) -> None:
-        self.at_each_step(self.break_off, self.check_sender_is_told)
+    def test_sender_gets_an_error_after_a_broken_connection(self) -> None:
+        self.at_each_step(self.break_off, self.check_sender_gets_an_error)
 
-    def check_sender_is_told(self, sabotage: Sabotage) -> None:
+    def check_sender_gets_an_error(self, sabotage: Sabotage) -> None:
         self.queue_up()
         accepted = 0
         with sabotage.before_each(self.connection):
@@ -274,7 +274,7 @@ class ServerContract(StepsContract):
             enqueue("b")
         self.assertEqual(self.site.queue().counts().due, 0)
 
-    def test_transaction_of_a_sender_that_looks_away_fails_as_a_whole(self) -> None:
+    def test_transaction_of_a_sender_that_ignores_the_error_fails_as_a_whole(self) -> None:
         self.queue_up()
         with self.assertRaises(Error), transaction.atomic(using=self.alias):
             enqueue("a")
@@ -289,7 +289,7 @@ class SQLiteTests(StepsContract, TransactionTestCase):
     engine = "sqlite"
 
     @tag("slow")
-    def test_writer_that_holds_the_lock(self) -> None:
+    def test_other_process_that_holds_the_lock(self) -> None:
         self.queue_up("a")
         drain = self.site.spawn(*DRAIN, port=self.smtp.port, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with self.locked():
@@ -307,7 +307,7 @@ class SQLiteTests(StepsContract, TransactionTestCase):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be somebody else, who writes and does not finish."""
+        """Hold the write lock on another connection."""
         path = self.connection.settings_dict["NAME"]
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")

@@ -1,7 +1,6 @@
-"""The backend tests of Django's own suite, with our queue in the middle and a drain before each look at the mailbox.
+"""The backend tests of Django's own suite, run on the queued backend, with a drain before each look at the mailbox.
 
-They come with Django's source, not with its wheel: TEST_DJANGO_SOURCE names an unpacked sdist of the Django that
-is installed.
+Django's wheel does not contain them: TEST_DJANGO_SOURCE names an unpacked sdist of the installed Django.
 """
 
 from __future__ import annotations
@@ -39,5 +38,5 @@ if SOURCE and not TYPE_CHECKING:
 else:
 
     class QueuedBackendTests(TestCase):
-        def test_runs_with_django_s_source(self) -> None:
+        def test_django_source_is_missing(self) -> None:
             raise SkipTest("TEST_DJANGO_SOURCE does not name Django's source")

@@ -1,4 +1,4 @@
-"""The demo of example/, run for real: on its own server, and on one that the environment names."""
+"""The demo in example/, run with its own mail server and with one that the environment names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEMO = TOP / "example" / "demo.py"
 
 
 def run_demo(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with the warning filters of this process, and only the mail server that is given here."""
+    """Run the demo with the warning filters of this process; only ``environment`` may configure its mail server."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EMAIL_", "DEMO_"))}
     filters = [f"-W{option}" for option in sys.warnoptions]
     return subprocess.run(
@@ -30,16 +30,16 @@ def run_demo(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class ReservedInbox(Inbox):
-    """Takes mail only from who has logged in."""
+class AuthenticatedInbox(Inbox):
+    """Accept mail only from clients that have logged in."""
 
     async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
         envelope.mail_from = address
         return "250 OK" if session.authenticated else "530 Log in first"
 
 
-def know_the_demo(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
-    """Authenticate for aiosmtpd."""
+def authenticate_demo(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
+    """Check the demo's user name and password; an authenticator for aiosmtpd."""
     from aiosmtpd.smtp import AuthResult
 
     return AuthResult(success=(data.login, data.password) == (b"demo", b"secret"), handled=False)
@@ -66,8 +66,8 @@ class DemoTests(SimpleTestCase):
         )
 
     def test_delivers_to_the_server_that_the_environment_names(self) -> None:
-        inbox = ReservedInbox()
-        server = MailServer(inbox, authenticator=know_the_demo, auth_require_tls=False)
+        inbox = AuthenticatedInbox()
+        server = MailServer(inbox, authenticator=authenticate_demo, auth_require_tls=False)
         server.start()
         self.addCleanup(server.stop, no_assert=True)
 

@@ -1,4 +1,4 @@
-"""An exception at any line of a drain loses no message, doubles none, and leaves nothing behind."""
+"""An exception at any line of a drain loses no message, duplicates none, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ else:
 
 INTERRUPTS = ("interrupt", "time limit")
 SERVERS = ("none", "450", "down")
-#: A message that the server has, and that nobody has noted yet, comes again: so it must be noted where it is heard of.
-HEARING = ("/transport/connection.py", "/transport/replies.py")
+#: Files that read replies. Only an interrupt here may hide an acceptance, so that the message is sent again.
+READS_REPLIES = ("/transport/connection.py", "/transport/replies.py")
 
 
 class InterruptsContract(Base):
-    """Each interrupt with each failure of the server, and with one worker and two."""
+    """Combine each interrupt with each failure of the server, with one worker and with two."""
 
     engine: str
 
@@ -36,9 +36,9 @@ class InterruptsContract(Base):
         found = json.loads(output)
         self.assertEqual(found["faults"], [])
         self.assertGreater(found["lines"] * stride, 300)
-        self.assertEqual([place for place in found["twice"] if not place.startswith(HEARING)], [])
+        self.assertEqual([place for place in found["twice"] if not place.startswith(READS_REPLIES)], [])
 
-    def test_some_lines(self) -> None:
+    def test_sample_of_lines(self) -> None:
         self.check("interrupt", "none", workers=1, stride=23)
         self.check("time limit", "none", workers=2, stride=23)
 
@@ -49,7 +49,7 @@ class InterruptsContract(Base):
                 self.check(interrupt, "none", workers, stride=1)
 
     @tag("slow")
-    def test_many_lines(self) -> None:
+    def test_sample_of_lines_for_each_failure(self) -> None:
         for number, (interrupt, server, workers) in enumerate(product(INTERRUPTS, SERVERS, (1, 2))):
             with self.subTest(interrupt=interrupt, server=server, workers=workers):
                 self.check(interrupt, server, workers, stride=(5, 7, 11)[number % 3])

@@ -1,4 +1,4 @@
-"""Nothing is lost when a process dies: real drains, killed or stopped while mail is going out, on each engine."""
+"""Nothing is lost when a process dies: on each engine, real drains are killed or stopped while they deliver."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ needs_postgresql = services.needs("PostgreSQL", "postgresql" in settings.DATABAS
 needs_mariadb = services.needs("MariaDB", "mariadb" in settings.DATABASES)
 
 
-class Noting(EmailMessage):
-    """A message that notes how many workers there are when it is rendered; the first one gives others time to begin."""
+class WorkerCounting(EmailMessage):
+    """Record the number of workers at each rendering; the first one is slow, so that other workers could start."""
 
     workers: list[int] = []
 
@@ -42,7 +42,7 @@ class Noting(EmailMessage):
 
 
 class KillContract(ArrivalsMixin):
-    """What each engine with leases promises; the subclasses say which."""
+    """The promises of each engine with leases; subclasses set the engine."""
 
     engine: str
 
@@ -67,21 +67,21 @@ class KillContract(ArrivalsMixin):
             self.assertEqual(ledger.waiting, 0, ledger)
             self.assertGreater(ledger.kills, 10)
 
-    def test_one_worker_is_there_when_a_message_is_opened_that_may_have_killed(self) -> None:
+    def test_suspect_is_delivered_while_there_is_only_one_worker(self) -> None:
         site, smtp = self.make_site(), self.serve(delayed("dot", 0.01))
-        messages = [Noting(str(number), to=["to@example.com"]) for number in range(60)]
+        messages = [WorkerCounting(str(number), to=["to@example.com"]) for number in range(60)]
         QueuedEmailBackend().send_messages(messages[:1])
         site.queue().consumer(0.05).exchange(wanted=1)
         time.sleep(0.1)
         QueuedEmailBackend().send_messages(messages[1:])
-        Noting.workers.clear()
+        WorkerCounting.workers.clear()
         QueuedEmailBackend(host="127.0.0.1", port=smtp.port).send_queued_messages()
         self.assertEqual(self.arrived()[0], "0")
-        self.assertEqual(Noting.workers[0], 1)
-        self.assertEqual((len(Noting.workers), max(Noting.workers)), (60, 3))
+        self.assertEqual(WorkerCounting.workers[0], 1)
+        self.assertEqual((len(WorkerCounting.workers), max(WorkerCounting.workers)), (60, 3))
 
     @tag("slow")
-    def test_drain_ends_that_delivers_only_what_may_have_killed(self) -> None:
+    def test_drain_of_suspects_only_ends(self) -> None:
         site, smtp = self.make_site(), self.serve(delayed("dot", 0.01))
         enqueue(*map(str, range(45)))
         site.queue().consumer(0.05).exchange(wanted=45)
@@ -95,7 +95,7 @@ class KillContract(ArrivalsMixin):
     # stopped
 
     @tag("slow")
-    def test_drain_that_was_stopped_past_its_lease_is_told_so(self) -> None:
+    def test_drain_that_was_suspended_past_its_lease_reports_it(self) -> None:
         hold = Hold()
         site, smtp, other = self.make_site(lease=1), self.serve(always("dot", stored_then(hold))), self.serve()
         enqueue("a")
@@ -113,15 +113,15 @@ class KillContract(ArrivalsMixin):
 
 
 class OneWorkerContract(KillContract):
-    """What a drain with one worker promises."""
+    """The promises of a drain with one worker."""
 
     @tag("slow")
     def test_drains_with_one_worker_that_are_killed_lose_nothing(self) -> None:
         self.check_nothing_is_lost(drains=2, workers=1)
 
     @tag("slow")
-    def test_message_that_kills_costs_no_copy_where_there_is_one_worker(self) -> None:
-        # So slow that each message is settled before the next one begins.
+    def test_deadly_message_costs_no_copy_with_one_worker(self) -> None:
+        # The server is so slow that each message is settled before the next one begins.
         site, smtp = self.make_site(lease=1), self.serve(delayed("dot", 0.02))
         QueuedEmailBackend().send_messages([message("a"), Deadly("deadly", to=["to@example.com"]), message("b")])
         for _ in range(4):
@@ -135,7 +135,7 @@ class RedisTests(OneWorkerContract, TransactionTestCase):
     engine = "redis"
 
     @tag("slow")
-    def test_message_that_kills_is_set_aside_and_those_around_it_go_out(self) -> None:
+    def test_deadly_message_is_buried_and_the_others_are_delivered(self) -> None:
         site, smtp = self.make_site(), self.serve(delayed("dot", 0.04))
         fine = [message(f"message {number}") for number in range(80)]
         QueuedEmailBackend().send_messages([*fine[:20], Deadly("deadly", to=["to@example.com"]), *fine[20:]])
@@ -151,7 +151,7 @@ class RedisTests(OneWorkerContract, TransactionTestCase):
         self.assertEqual(set(self.arrived()), {one.subject for one in fine})
 
     @skipUnless(OLD_RELEASE, "TEST_OLD_RELEASE does not name a directory with 0.1.2")
-    def test_harness_sees_the_old_release_lose(self) -> None:
+    def test_harness_detects_that_the_old_release_loses_messages(self) -> None:
         ledger = run(Plan("redis", messages=200, kills=10, old=OLD_RELEASE))
         self.assertGreater(ledger.lost, 0, ledger)
         self.assertEqual((ledger.accepted, ledger.unexpected), (200, 0), ledger)
@@ -160,10 +160,10 @@ class RedisTests(OneWorkerContract, TransactionTestCase):
 class SQLiteTests(OneWorkerContract, TransactionTestCase):
     engine = "sqlite"
 
-    # what does not depend on the engine
+    # independent of the engine
 
     @tag("slow")
-    def test_nobody_else_delivers_before_a_slow_delivery_is_cut_off(self) -> None:
+    def test_no_other_drain_delivers_before_a_slow_delivery_is_cut_off(self) -> None:
         overlaps: list[bool] = []
         hold = Hold()
         smtp = self.serve(always("dot", stored_then(hold)))

@@ -1,4 +1,4 @@
-"""Memory: a drain takes as much for many messages as for few, and little for a big attachment."""
+"""Memory: a drain of many messages needs no more than a drain of few, and a big attachment needs little."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from django.test import TransactionTestCase, tag
 
 from tests import services
 from tests.process.peak import MB, STATUS, measure
-from tests.smtp import ScriptedServer, say
+from tests.smtp import ScriptedServer, always, say
 
 REDIS = "mailqueue_backend.queues.redis"
 SIZE = 25 * MB
-#: The database queue's table is the test's; a queue on Redis needs a name of its own.
+#: QUEUE_BACKEND -> name of the queue. The database belongs to the test; on the shared Redis, the name must be unique.
 ENGINES = {"": "MAIL_QUEUE", **({REDIS: f"{services.PREFIX}_memory"} if services.redis_answers() else {})}
 
 
-def forget(session: Any) -> str:
-    """Take a message without keeping it."""
+def accept_and_drop(session: Any) -> str:
+    """Accept a message without storing it."""
     return say("250 stored")(session)
 
 
 @tag("slow")
-@skipUnless(STATUS.exists(), "this system does not tell the peak of a process' memory")
+@skipUnless(STATUS.exists(), "this system does not report the peak memory of a process")
 class MemoryTests(TransactionTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.smtp = ScriptedServer(lambda step, argument: forget if step == "dot" else None, extensions=["PIPELINING"])
+        self.smtp = ScriptedServer(always("dot", accept_and_drop), extensions=["PIPELINING"])
         self.smtp.__enter__()
         self.addCleanup(self.smtp.__exit__)
 
@@ -38,7 +38,7 @@ class MemoryTests(TransactionTestCase):
         return measure("drain", amount, ENGINES[backend], backend, self.smtp.port)
 
     def test_many_messages_take_no_more_than_few(self) -> None:
-        # Redis where it is there, since SQLite takes a minute for so many.
+        # Prefer Redis: SQLite takes a minute for this many messages.
         backend = [*ENGINES][-1]
         peaks = []
         for amount in (200, 20_000):
@@ -52,6 +52,6 @@ class MemoryTests(TransactionTestCase):
                 self.enqueue(1, backend)
                 nothing = self.drain(1, backend)
                 self.enqueue(-SIZE, backend)
-                # hiredis keeps what it has read last.
+                # hiredis keeps the last reply in memory.
                 times = 5 if backend and services._importable("hiredis") else 4
                 self.assertLess(self.drain(-SIZE, backend) - nothing, times * SIZE)

@@ -1,4 +1,4 @@
-"""Side by side with the real 0.1.2: each drains what the other queued, and its own tests pass on this package.
+"""This package beside the real 0.1.2: each drains what the other has queued, and 0.1.2's tests pass on this package.
 
 TEST_OLD_RELEASE names a directory made by
 ``pip install --no-deps --target DIRECTORY django-mailqueue-backend==0.1.2``.
@@ -23,7 +23,7 @@ from tests.smtp.inbox import SMTPServerMixin
 OLD_RELEASE = os.environ.get("TEST_OLD_RELEASE", "")
 NAME = f"{services.PREFIX}_OLD"
 
-#: What a site of 0.1.2 has in its settings; both releases run with it, unchanged.
+#: The settings of a site of 0.1.2; both releases use them unchanged.
 SITE = f"""
 import os
 SECRET_KEY = "only for the tests"
@@ -62,7 +62,7 @@ class OldReleaseTests(SMTPServerMixin, TestCase):
         Path(self.directory, "old_site.py").write_text(SITE)
 
     def python(self, *arguments: str, old: bool) -> str:
-        """Run Python as the site does, with 0.1.2 or with this package."""
+        """Run Python with the site's settings, and with 0.1.2 or this package."""
         package = OLD_RELEASE if old else str(TOP)
         environ = {
             **os.environ,
@@ -70,7 +70,7 @@ class OldReleaseTests(SMTPServerMixin, TestCase):
             "DJANGO_SETTINGS_MODULE": "old_site",
             "TEST_EMAIL_PORT": str(self.server.port),
         }
-        # 0.1.2 opens its log in the working directory, and leaves it to be closed at exit.
+        # 0.1.2 opens its log in the working directory, and leaves it open until exit.
         result = subprocess.run(
             [sys.executable, "-W", "ignore", *arguments],
             cwd=self.directory,

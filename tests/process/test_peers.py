@@ -1,4 +1,4 @@
-"""Other people's backends behind the queue: django-anymail, and Django's own."""
+"""Other backends behind the queue: django-anymail's and Django's own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def relay_to(backend: str, **kwargs: Any) -> Any:
 @needs_anymail
 @relay_to("anymail.backends.test.EmailBackend")
 class AnymailMessageTests(TestCase):
-    """What Anymail adds to a message goes through the queue."""
+    """Anymail's additions to a message survive the queue."""
 
     ADDED = {
         "tags": ["order", "first"],
@@ -61,7 +61,7 @@ class AnymailMessageTests(TestCase):
     ESP_EXTRA = {"asm": {"group": 7, "raw": b"\x00\xff"}}
 
     def delivered(self, email: Any) -> dict[str, Any]:
-        """Queue and drain, and give what Anymail would post."""
+        """Queue and drain the message; return the parameters that Anymail would post."""
         self.assertEqual(email.send(), 1)
         self.assertEqual(mail.outbox, [])
         self.assertIn("1 message sent", process_mail_queue())
@@ -72,7 +72,7 @@ class AnymailMessageTests(TestCase):
 
     def assertAdded(self, params: dict[str, Any]) -> None:
         self.assertEqual({name: params.get(name) for name in self.ADDED}, self.ADDED)
-        # What is for the service alone goes in among the rest.
+        # Anymail merges esp_extra into the other parameters.
         self.assertEqual(params.get("asm"), {"group": 7, "raw": b"\x00\xff"})
 
     def test_attributes_of_a_plain_message(self) -> None:
@@ -111,7 +111,7 @@ class AnymailMessageTests(TestCase):
 @needs_anymail
 @relay_to("anymail.backends.test.EmailBackend")
 class AnymailFailureTests(TestCase):
-    """Anymail's own errors, by its test backend."""
+    """Errors raised by Anymail's test backend."""
 
     def outcome(self, response: Any = None, **attributes: Any) -> str:
         email = message()
@@ -121,7 +121,7 @@ class AnymailFailureTests(TestCase):
             output = process_mail_queue()
         return "discarded" if " and 1 message discarded" in output else "requeued"
 
-    def test_refusals_are_discarded_where_the_site_says_so(self) -> None:
+    def test_refused_messages_are_discarded_if_the_site_says_so(self) -> None:
         from anymail.message import AnymailRecipientStatus
 
         rejected = {"recipient_status": {"to@example.com": AnymailRecipientStatus(None, "rejected")}}
@@ -130,16 +130,16 @@ class AnymailFailureTests(TestCase):
                 self.assertEqual(self.outcome(rejected), expected)
 
     @override_settings(MAIL_QUEUE_RETRY_REJECTED=False)
-    def test_what_the_service_cannot_do_is_discarded(self) -> None:
+    def test_message_that_the_service_cannot_send_is_discarded(self) -> None:
         self.assertEqual(self.outcome(from_email="nonsense, more nonsense"), "discarded")
 
     @override_settings(MAIL_QUEUE_RETRY_REJECTED=False)
-    def test_error_without_an_answer_is_tried_again(self) -> None:
+    def test_error_without_a_response_is_retried(self) -> None:
         from anymail.exceptions import AnymailAPIError
 
         self.assertEqual(self.outcome(AnymailAPIError("no answer")), "requeued")
 
-    def test_marks_of_a_failed_try_are_not_kept(self) -> None:
+    def test_changes_made_during_a_failed_attempt_are_not_kept(self) -> None:
         from anymail.exceptions import AnymailAPIError
         from anymail.signals import pre_send
 
@@ -158,7 +158,7 @@ class AnymailFailureTests(TestCase):
 
 
 class Service(BaseHTTPRequestHandler):
-    """An HTTP API that takes mail, or answers with what a test wants."""
+    """An HTTP API that accepts mail, or answers with the status that a test sets."""
 
     #: Status of the next answers.
     status = 200
@@ -183,7 +183,7 @@ class Service(BaseHTTPRequestHandler):
 
 @contextmanager
 def http_service() -> Iterator[str]:
-    """Run it, and give its URL."""
+    """Run the service; yield its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -197,7 +197,7 @@ def http_service() -> Iterator[str]:
 
 @needs_anymail
 class HTTPServiceTests(TestCase):
-    """One of Anymail's real backends, over real HTTP."""
+    """One of Anymail's backends, over real HTTP."""
 
     def setUp(self) -> None:
         service = http_service()
@@ -222,12 +222,12 @@ class HTTPServiceTests(TestCase):
         self.assertEqual(len(Service.connections), 1)
 
     @override_settings(MAIL_QUEUE_RETRY_REJECTED=False)
-    def test_answer_decides(self) -> None:
+    def test_status_of_the_response_decides(self) -> None:
         for status, discarded in (
             (400, 1),
             (413, 1),
             (422, 1),
-            # Not about the message: the key, the account, the address, the load, the service.
+            # Errors of the key, the account, the URL, the load or the service, not of the message.
             (401, 0),
             (403, 0),
             (404, 0),
@@ -252,7 +252,7 @@ class HTTPServiceTests(TestCase):
             self.assertIn("1 message sent", process_mail_queue())
 
     @needs_mailers
-    def test_options_of_a_mailer_reach_it(self) -> None:
+    def test_options_of_a_mailer_reach_its_backend(self) -> None:
         options = {"api_key": "key", "api_url": self.url}
         with override_settings(
             MAILERS={
@@ -282,7 +282,7 @@ class QueuedLocmemBackend(QueueingMixin, LocmemBackend):  # type: ignore[misc]
 
 
 class DjangosOwnTests(MailTestCase):
-    """Each of Django's backends, behind the relay and behind the mixin."""
+    """Each of Django's backends, behind the relay and with the mixin."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -291,7 +291,7 @@ class DjangosOwnTests(MailTestCase):
         self.directory = Path(directory.name)
 
     def sites(self, name: str) -> Iterator[tuple[str, Any]]:
-        """Give the ways of configuring it, with their names."""
+        """Yield each way of configuring this backend, with its name."""
         files = {"EMAIL_FILE_PATH": str(self.directory)} if name == "filebased" else {}
         path = f"{DJANGOS}.{name}.EmailBackend"
         mixin = {"console": "Console", "dummy": "Dummy", "filebased": "File", "locmem": "Locmem"}[name]
@@ -306,7 +306,7 @@ class DjangosOwnTests(MailTestCase):
             yield "mixin in MAILERS", override_settings(MAILERS={"default": {"BACKEND": own, "OPTIONS": options}})
 
     def deliver(self, name: str) -> Iterator[None]:
-        """Queue two messages and drain, once for each site; control comes back after each."""
+        """For each way of configuring this backend, queue two messages and drain, then yield."""
         for what, site in self.sites(name):
             with self.subTest(what), site:
                 for subject in ("Grüße", "b"):
@@ -339,7 +339,7 @@ class DjangosOwnTests(MailTestCase):
         for _ in self.deliver("dummy"):
             self.assertEqual(mail.outbox, [])
 
-    def test_silence_asked_for_as_djangos_log_handler_does(self) -> None:
+    def test_fail_silently_as_djangos_log_handler_passes_it(self) -> None:
         for name in ("filebased", "console", "locmem"):
             for what, site in self.sites(name):
                 if "MAILERS" not in what:
@@ -347,7 +347,7 @@ class DjangosOwnTests(MailTestCase):
                         self.assertTrue(self.silent_connection().fail_silently)
 
     def silent_connection(self) -> Any:
-        """Ask get_connection() as AdminEmailHandler does: from within Django, so that it does not warn."""
+        """Return the connection that AdminEmailHandler opens; from within Django, get_connection() does not warn."""
         from django.utils.log import AdminEmailHandler
 
         with mock.patch("django.core.mail.mail_admins") as mail_admins:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to a real drain: what it finishes, what it puts back, what it prints, how it exits."""
+"""SIGTERM and SIGINT to a real drain: what it finishes, puts back and prints, and its exit status."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.kill.children import DRAIN, Site, quieten
 from tests.smtp import Hold, ScriptedServer, always, stored_then
 from tests.smtp.cases import ArrivalsMixin
 
-#: Seconds in which a drain ends that lets go of everything, on a slow machine.
+#: Seconds that a drain may take to end on a slow machine.
 SOON = 10
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
 class SignalsMixin(ArrivalsMixin):
-    """A mail server that does not answer at some step, and a drain that waits for it there."""
+    """A drain that waits for a mail server that does not answer at some step."""
 
     engine: str
 
@@ -40,7 +40,7 @@ class SignalsMixin(ArrivalsMixin):
         self.log = Path(directory.name, "discards.log")
 
     def queue_up(self, *subjects: str, created: datetime | None = None, **settings: Any) -> None:
-        """Have a site with these messages in its queue."""
+        """Create a site with these messages in its queue."""
         self.site = Site(self.engine, MAIL_QUEUE_LOG_FILENAME=str(self.log), **settings)
         override = self.site.here()
         override.enable()
@@ -52,7 +52,7 @@ class SignalsMixin(ArrivalsMixin):
         return self.site.spawn(*DRAIN, *arguments, port=smtp.port, **pipes)
 
     def drain_until(self, step: str, connections: int = 1) -> tuple[subprocess.Popen[str], Hold]:
-        """Start a drain, and wait until so many of its connections get no answer at the step."""
+        """Start a drain, and wait until this many of its connections wait for an answer to the step."""
         hold = Hold()
         drain = self.drain(self.serve(always(step, stored_then(hold) if step == "dot" else hold)))
         hold.wait(connections)
@@ -65,7 +65,7 @@ class SignalsMixin(ArrivalsMixin):
         self.assertLess(time.monotonic() - began, SOON)
 
     def assertDue(self, messages: int) -> None:
-        """So many can be taken at once, and were in the hand of no process that died."""
+        """Assert that this many messages are due and that none is a suspect."""
         queue = self.site.queue()
         self.assertEqual(queue.counts()[:4], (messages, messages, 0, 0))
         with queue.consumer(60) as consumer:
@@ -83,7 +83,7 @@ class FinishTests(SignalsMixin, TransactionTestCase):
     engine = "sqlite"
 
     @tag("slow")
-    def test_message_in_hand_is_finished(self) -> None:
+    def test_message_in_flight_is_finished(self) -> None:
         for number in (TERM, INT):
             with self.subTest(number):
                 self.queue_up("a", "b", "c")
@@ -95,11 +95,11 @@ class FinishTests(SignalsMixin, TransactionTestCase):
         self.assertEqual(self.arrived(), ["a", "a"])
 
     @tag("slow")
-    def test_messages_in_the_hands_of_all_workers_are_finished(self) -> None:
+    def test_messages_in_flight_of_all_workers_are_finished(self) -> None:
         self.queue_up(*map(str, range(60)))
         drain, hold = self.drain_until("dot", connections=3)
         drain.send_signal(TERM)
-        time.sleep(0.1)  # for the thread that takes back what no worker has begun
+        time.sleep(0.1)  # until the feed has taken back the messages that no worker has begun
         hold.let_go()
         self.assertEnds(drain, 0, summary(3, 60))
         self.assertEqual(len(self.arrived()), 3)
@@ -124,7 +124,7 @@ class FinishTests(SignalsMixin, TransactionTestCase):
         self.assertDue(2)
 
     @tag("slow")
-    def test_server_that_never_answers_quit_changes_nothing(self) -> None:
+    def test_server_that_never_answers_quit_does_not_matter(self) -> None:
         self.queue_up("a", "b")
         drain, _ = self.drain_until("QUIT")
         self.assertEnds(drain, 0, summary(2, 2))
@@ -177,7 +177,7 @@ class LetGoTests(SignalsMixin, TransactionTestCase):
         self.assertFalse(self.log.exists())
 
     @tag("slow")
-    def test_no_lock_is_waited_for_wherever_the_signals_come(self) -> None:
+    def test_signals_at_any_line_wait_for_no_lock(self) -> None:
         arguments = ("-m", "tests.kill.interrupts", "signals", "none", "1", "3")
         tried = Site("dummy").spawn(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         output, errors = tried.communicate(timeout=300)
@@ -188,7 +188,7 @@ class LetGoTests(SignalsMixin, TransactionTestCase):
 
 
 class SpoolTests(SignalsMixin, SimpleTestCase):
-    """A site's own queue, which hands a message out by removing it."""
+    """A site's own queue, which removes a message when it hands it out."""
 
     engine = "spool"
 
@@ -202,7 +202,7 @@ class SpoolTests(SignalsMixin, SimpleTestCase):
         self.addCleanup(environment.stop)
 
     @tag("slow")
-    def test_first_signal_leaves_the_others_where_they_are(self) -> None:
+    def test_first_signal_leaves_the_other_messages_in_the_queue(self) -> None:
         self.queue_up("a", "b", "c")
         drain, hold = self.drain_until("dot")
         self.assertEqual(len(self.site.queue()), 2)
@@ -223,7 +223,7 @@ class SpoolTests(SignalsMixin, SimpleTestCase):
                 self.assertEnds(drain, 128 + number, summary(0, 3))
                 self.assertDue(3)
 
-    def test_whatever_is_raised_puts_the_message_back(self) -> None:
+    def test_any_exception_puts_the_message_back(self) -> None:
         raised = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, RecursionError)
         for error in raised:
             for step in ("_send_queued_messages", "_send_now", "_wrap"):
@@ -233,7 +233,7 @@ class SpoolTests(SignalsMixin, SimpleTestCase):
                     self.assertDue(2)
 
     def interrupt(self, step: str, error: type[BaseException]) -> None:
-        """Drain; nobody listens, so that all fails."""
+        """Drain with this error at this step; no server listens, so that every delivery fails."""
         backend = QueuedEmailBackend(host="127.0.0.1", port=9)
         with mock.patch.object(QueuedEmailBackend, step, side_effect=error), suppress(error):
             backend.send_queued_messages()

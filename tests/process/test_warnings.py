@@ -1,4 +1,4 @@
-"""No warning is attributed to a file of ours: whole sites, every command in a process that shows all warnings."""
+"""No warning is attributed to a file of this package: whole sites, each command run with all warnings shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.smtp.inbox import Controller
 @tag("slow")
 @services.needs("aiosmtpd", Controller is not object)
 class SitesTests(SimpleTestCase):
-    def test_each_kind_of_site_delivers_without_a_warning_of_ours(self) -> None:
+    def test_each_kind_of_site_delivers_without_a_warning_from_this_package(self) -> None:
         for kind in KINDS:
             with self.subTest(kind):
                 seen = visit(kind)
@@ -25,9 +25,9 @@ class SitesTests(SimpleTestCase):
 
 
 class AttributionTests(SimpleTestCase):
-    """What counts as ours."""
+    """The rule that attributes a warning to this package."""
 
-    def test_file_in_front_of_the_warning_decides(self) -> None:
+    def test_file_before_the_category_decides(self) -> None:
         ours = "/site-packages/mailqueue_backend/mail/base.py:5: DeprecationWarning: old"
         theirs = "/site-packages/django/core/mail/__init__.py:5: DeprecationWarning: mailqueue_backend/ is old"
         seen = Visit("smtp", stderr=f"{ours}\n  source line\n{theirs}\n")

@@ -1,4 +1,4 @@
-"""``python -m tests.sites KIND …``: visit sites, tell what was seen, and exit with 1 when it is not as it must be."""
+"""``python -m tests.sites KIND …``: visit sites, print what was seen, and exit with 1 if it is not as expected."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .visit import ARRIVALS, KINDS, visit
 
 def main(*kinds: str) -> int:
     print(f"Django {django.get_version()} on Python {sys.version.partition(' ')[0]}")
-    return 0 if min(map(tell, kinds or KINDS)) else 1
+    return 0 if min(map(report, kinds or KINDS)) else 1
 
 
-def tell(kind: str) -> bool:
+def report(kind: str) -> bool:
     seen = visit(kind)
     print(f"\nThe site {kind!r}")
     for words, line in seen.said.items():

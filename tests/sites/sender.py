@@ -1,4 +1,4 @@
-"""The code of a site: it sends mail in every way that its Django has."""
+"""The code of a site: send mail in every way that its Django offers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def send_in_every_way(prefix: str, **using: Any) -> None:
-    """Four messages."""
+    """Send four messages."""
     mail.send_mail(f"{prefix}send_mail", "Body", FROM, TO, html_message="<p>Body</p>", **using)
     mail.send_mass_mail([(f"{prefix}send_mass_mail", "Body", FROM, TO)], **using)
     EmailMessage(subject=f"{prefix}EmailMessage", body="Grüße", from_email=FROM, to=TO).send(**using)
@@ -33,7 +33,7 @@ def send_in_every_way(prefix: str, **using: Any) -> None:
 
 
 def send_over_a_connection() -> None:
-    """One message, as sites did before Django 6.1."""
+    """Send one message as sites did before Django 6.1."""
     with mail.get_connection() as connection:
         connection.send_messages([EmailMessage(subject="connection", body="Body", from_email=FROM, to=TO)])
 

@@ -1,4 +1,4 @@
-"""The settings of a site; the environment says of which kind it is, and where its servers are."""
+"""The settings of a site; the environment holds its kind, its directory and the ports of its mail servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a site: check, migrate, send, drain; each a process of its own, with a real server for each SMTP mailer."""
+"""Run a site: check, migrate, send and drain, each in a separate process, with a real server for each SMTP mailer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import TOP
 
 from ..smtp.inbox import Inbox, MailServer
 
-#: EMAIL_BACKEND is ours; it is the relay; MAILERS has two of ours with a server each, and a relay.
+#: EMAIL_BACKEND is the SMTP backend; EMAIL_BACKEND is the relay; MAILERS has two SMTP mailers and a relay.
 KINDS = ("smtp", "relay", "mailers") if hasattr(mail, "mailers") else ("smtp", "relay")
 
 WAYS = ["send_mail", "send_mass_mail", "EmailMessage", "rich"]
@@ -28,7 +28,7 @@ def prefixed(alias: str) -> list[str]:
     return [f"{alias}: {way}" for way in WAYS]
 
 
-#: What arrives at the first server, at the second, and in the files.
+#: Kind -> subjects that arrive at the first server, at the second, and in the files.
 ARRIVALS = {
     "smtp": (OLD_WAYS, [], []),
     "relay": ([], [], OLD_WAYS),
@@ -38,18 +38,18 @@ ARRIVALS = {
 
 @dataclass
 class Visit:
-    """What was seen of a site."""
+    """The observations of a visit."""
 
     kind: str
-    #: The subjects at the first server, at the second, and in the files.
+    #: Subjects that arrived at the first server, at the second, and in the files.
     arrivals: tuple[list[str], list[str], list[str]] = ([], [], [])
-    #: The last line of each command's output, by its words.
+    #: Command -> the last line of its output.
     said: dict[str, str] = field(default_factory=dict)
     stderr: str = ""
 
     @property
     def warnings(self) -> list[str]:
-        """The lines on stderr that are a warning, whoever's it is."""
+        """All warnings on stderr."""
         return [line for line in self.stderr.splitlines() if "Warning: " in line]
 
     @property
@@ -77,7 +77,7 @@ def visit(kind: str) -> Visit:
 
 
 def run(seen: Visit, words: str, environ: dict[str, str]) -> None:
-    """Run one command, showing every warning as often as it comes."""
+    """Run one command, showing every occurrence of every warning."""
     done = subprocess.run(
         [sys.executable, "-W", "always", "-m", *words.split()],
         cwd=TOP,
@@ -95,7 +95,7 @@ def run(seen: Visit, words: str, environ: dict[str, str]) -> None:
 
 @contextmanager
 def inbox() -> Iterator[tuple[Inbox, int]]:
-    """Run an SMTP server; give what it receives, and its port."""
+    """Run an SMTP server; yield its inbox and its port."""
     received = Inbox()
     server = MailServer(received)
     server.start()
@@ -106,6 +106,6 @@ def inbox() -> Iterator[tuple[Inbox, int]]:
 
 
 def subjects_in(directory: Path) -> list[str]:
-    """Read the subjects that Django's filebased backend has written."""
+    """Return the subjects that Django's filebased backend has written."""
     lines = [line for path in directory.glob("*.log") for line in path.read_text(encoding="utf-8").splitlines()]
     return [line.removeprefix("Subject: ") for line in lines if line.startswith("Subject: ")]

@@ -1,10 +1,10 @@
-"""SMTP servers in the process of the tests.
+"""SMTP servers that run in the test process.
 
 server.py    ScriptedServer, which follows a script and keeps what it stores; FullServer, which accepts no connection
-scripts.py   scripts: what the server does at which step
-faults.py    actions at a step: replies, failures, holding an answer back
+scripts.py   scripts: the server's action at each step
+faults.py    actions at a step: replies, failures, delayed answers
 cases.py     test cases that deliver to a scripted server
-inbox.py     aiosmtpd, an independent implementation that accepts everything: an inbox at EMAIL_HOST
+inbox.py     an inbox at EMAIL_HOST, served by aiosmtpd, an independent implementation
 """
 
 from .faults import (

@@ -1,4 +1,4 @@
-"""What the tests of deliveries start from: a scripted server, a queue in this process, a discard log."""
+"""Base classes for the tests of deliveries: a scripted server, a queue in this process, a discard log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _numbers = count()
 
 
 class ArrivalsMixin:
-    """Starts servers for drains in processes of their own; what all of them store is in ``self.arrivals``."""
+    """Start servers for drains in child processes; all of them store their messages in ``self.arrivals``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -45,13 +45,13 @@ class ArrivalsMixin:
 
 
 class ThreadedQueue(PlainQueue):
-    """queue-front's dummy, which does know threads."""
+    """queue-front's dummy, declared safe for threads."""
 
     parallel = True  # type: ignore[assignment]
 
 
 class ScriptedTestCase(SimpleTestCase):
-    """Delivers to ``self.smtp``, the server that serve() has started; without it nobody listens."""
+    """Deliver to ``self.smtp``, the server that serve() has started."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -60,7 +60,7 @@ class ScriptedTestCase(SimpleTestCase):
         self.enterContext(override_settings(QUEUE_BACKEND="dummy", MAIL_QUEUE_LOG_FILENAME=str(self.log)))
         self.queue = ThreadedQueue(open_queue(f"scripted {next(_numbers)}").module_queue)  # type: ignore[attr-defined]
 
-    # Python < 3.11: not there yet.
+    # Python < 3.11: no enterContext().
     if not hasattr(SimpleTestCase, "enterContext"):
 
         def enterContext(self, context: Any) -> Any:
@@ -86,14 +86,14 @@ class ScriptedTestCase(SimpleTestCase):
         return backend.report
 
     def failing_drain(self, *args: Any, **kwargs: Any) -> Report:
-        """Drain, and keep the lines of the log of deliveries in ``self.lines``."""
+        """Drain, and store the messages of the delivery log in ``self.lines``."""
         with self.assertLogs(DELIVERY, "INFO") as logged:
             report = self.drain(*args, **kwargs)
         self.lines = [record.getMessage() for record in logged.records]
         return report
 
     def left(self) -> list[dict[str, Any]]:
-        """Look what is kept of the messages in the queue, under our key."""
+        """Return the package's own metadata of each message in the queue."""
         payloads = self.queue.read_many(9999)
         self.queue.write_many(*payloads)
         return [loads(payload).extra["mailqueue"] for payload in payloads]

@@ -1,4 +1,4 @@
-"""What a scripted server does at a step instead of answering as it should."""
+"""Actions of a scripted server instead of the usual answer to a step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from .server import Session
 
-#: Acts on a session and returns the reply that it sent; the session goes on unless it raises Over.
+#: Acts on a session and returns the reply that it sent; raises Over to end the session.
 Fault: TypeAlias = "Callable[[Session], str]"
 
-#: Seconds in which a client reaches a step, on a slow machine.
+#: Seconds that a client may take to reach a step on a slow machine.
 TIMEOUT = 60
 
 
@@ -24,7 +24,7 @@ class Over(Exception):
 
 
 def say(reply: str) -> Fault:
-    """Answer; after a 421 hang up."""
+    """Answer, and hang up after a 421."""
 
     def fault(session: Session) -> str:
         session.send(reply.encode() + b"\r\n")
@@ -55,7 +55,7 @@ def hang(session: Session) -> str:
 
 
 def drip(session: Session) -> str:
-    """Send one byte a second, for ever."""
+    """Send one byte a second, endlessly."""
     session.socket.settimeout(1)
     while True:
         session.send(b"2")
@@ -65,7 +65,7 @@ def drip(session: Session) -> str:
 
 
 def torn(session: Session) -> str:
-    """Hang up in the middle of a good answer."""
+    """Hang up in the middle of a reply."""
     session.send(b"250 o")
     raise Over
 
@@ -83,13 +83,13 @@ def long_line(session: Session) -> str:
 
 
 def endless(session: Session) -> str:
-    """Answer with one line after another."""
+    """Send a reply that never ends."""
     while True:
         session.send(b"250-and another line\r\n" * 100)
 
 
 def stored_then(fault: Fault) -> Fault:
-    """Store the message before the fault, so that the client cannot know of it."""
+    """Store the message, then apply the fault, so that the client does not learn that it was stored."""
 
     def both(session: Session) -> str:
         session.store()
@@ -99,7 +99,7 @@ def stored_then(fault: Fault) -> Fault:
 
 
 class Hold:
-    """A fault that answers as usual, but only after let_go()."""
+    """A fault that delays the usual answer until let_go()."""
 
     def __init__(self) -> None:
         self._let_go = Event()
@@ -112,10 +112,10 @@ class Hold:
         return session.usual(session)
 
     def wait(self, sessions: int = 1) -> None:
-        """Wait until so many sessions, in addition to those waited for before, are held."""
+        """Wait until this many sessions, in addition to those already waited for, are held."""
         for _ in range(sessions):
             assert self._reached.acquire(timeout=TIMEOUT), "no client reaches the step"
 
     def let_go(self) -> None:
-        """Answer the sessions that are held, and all others from now on."""
+        """Answer the held sessions, and every later one without delay."""
         self._let_go.set()

@@ -1,4 +1,4 @@
-"""Scripts: which action a server takes at which step.
+"""Scripts: the action that a server takes at each step.
 
 The steps are banner, EHLO, HELO, STARTTLS, TLS, AUTH, MAIL, RCPT, DATA, body (its first line), dot, RSET and QUIT.
 """
@@ -12,24 +12,24 @@ from typing import TypeAlias
 
 from .faults import Fault
 
-#: A reply ("450 later"), a fault, or None for what a good server does.
+#: A reply ("450 later"), a fault, or None for the usual answer.
 Action: TypeAlias = "str | Fault | None"
 #: (step, argument of the command) -> action. Called when the step is reached, in the session's thread.
 Script: TypeAlias = "Callable[[str, str], Action]"
 
 
 def good(step: str, argument: str) -> Action:
-    """Act as a good server does at every step."""
+    """Answer every step as usual."""
     return None
 
 
 def always(step: str, action: str | Fault) -> Script:
-    """Script one step, whenever it is reached."""
+    """Take this action each time that the step is reached."""
     return lambda reached, argument: action if reached == step else None
 
 
 def in_turn(**steps: Iterable[Action]) -> Script:
-    """Script the first times that each step is reached, and nothing after them."""
+    """Take the actions of each step in turn, one each time that the step is reached; then answer as usual."""
     turns, lock = {step: iter(actions) for step, actions in steps.items()}, Lock()
 
     def script(step: str, argument: str) -> Action:
@@ -40,12 +40,12 @@ def in_turn(**steps: Iterable[Action]) -> Script:
 
 
 def by_recipient(replies: dict[str, str]) -> Script:
-    """Script the answers to RCPT by address."""
+    """Answer RCPT with the reply for its address, if there is one."""
     return lambda step, argument: replies.get(address_in(argument)) if step == "RCPT" else None
 
 
 def delayed(step: str, seconds: float) -> Script:
-    """Take some time at one step, whenever it is reached."""
+    """Wait each time that the step is reached, then answer as usual."""
     return lambda reached, argument: time.sleep(seconds) if reached == step else None
 
 
