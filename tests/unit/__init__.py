@@ -1,1 +1,1 @@
-"""What needs no server, in this process or elsewhere."""
+"""Tests that need no server, neither in this process nor elsewhere."""

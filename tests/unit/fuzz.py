@@ -1,7 +1,8 @@
-"""Opens payloads that were damaged at random, or put together from random opcodes, and checks what comes of it.
+"""Open randomly damaged payloads, and payloads of random opcodes, and check the results.
 
-``python -m tests.unit.fuzz 100000 [seed]`` tries so many. Each must be Unreadable or give a message of plain data,
-take less than 50 ms of processor time, and change no class; the process may use 200 MB more than it starts with.
+``python -m tests.unit.fuzz 100000 [seed]`` opens 100,000 payloads. Each must raise Unreadable or contain a message of
+plain data, take less than 50 ms of processor time, and change no class. The process may use 200 MB more than at the
+start.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from tests import PAYLOADS
 
 #: Seconds of processor time that one payload may take.
 TIME_LIMIT = 0.05
-#: Bytes that the process may use beyond what it has when it begins.
+#: Bytes that the process may use in addition to those in use at the start.
 MEMORY_LIMIT = 200 * 2**20
 
 SEEDS = [path.read_bytes() for path in sorted(PAYLOADS.glob("*/*.pickle"))]
 
-#: Where an opcode has no argument, or one that is not worth making up.
+#: Opcodes without an argument, or whose argument is left to chance.
 BARE = [bytes([code]) for code in b"(Nab}esu])tRdlo0123.\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98QP"]
 NAMES = [
     (b"django.core.mail.message", b"EmailMessage"),
@@ -57,8 +58,8 @@ def number(random: Random) -> int:
     return random.choice((0, 1, 2, 3, 7, 127, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, random.getrandbits(32)))
 
 
-def opcode(random: Random) -> bytes:
-    """Make up an opcode with an argument that often fits it."""
+def random_opcode(random: Random) -> bytes:
+    """Return a random opcode, with an argument that often fits it."""
     word = random.choice(WORDS)
     return random.choice(
         (
@@ -78,7 +79,7 @@ def opcode(random: Random) -> bytes:
     )()
 
 
-def flipped(payload: bytearray, random: Random) -> None:
+def flip(payload: bytearray, random: Random) -> None:
     payload[random.randrange(len(payload))] = random.choice((random.randrange(256), *random.choice(BARE)))
 
 
@@ -87,40 +88,40 @@ def cut(payload: bytearray, random: Random) -> None:
     del payload[start : start + random.randrange(1, 40)]
 
 
-def repeated(payload: bytearray, random: Random) -> None:
+def repeat(payload: bytearray, random: Random) -> None:
     start = random.randrange(len(payload))
     payload[start:start] = payload[start : start + random.randrange(1, 200)] * random.choice((1, 1, 2, 300))
 
 
-def inserted(payload: bytearray, random: Random) -> None:
+def insert(payload: bytearray, random: Random) -> None:
     start = random.randrange(len(payload))
-    payload[start:start] = b"".join(opcode(random) for _ in range(random.randrange(1, 6)))
+    payload[start:start] = b"".join(random_opcode(random) for _ in range(random.randrange(1, 6)))
 
 
-def spliced(payload: bytearray, random: Random) -> None:
+def splice(payload: bytearray, random: Random) -> None:
     other = random.choice(SEEDS)
     payload[random.randrange(len(payload)) :] = other[random.randrange(len(other)) :]
 
 
-def renamed(payload: bytearray, random: Random) -> None:
+def rename(payload: bytearray, random: Random) -> None:
     word = random.choice(WORDS)
     position = payload.find(word)
     if position >= 0:
         payload[position : position + len(word)] = random.choice(WORDS)
 
 
-def made_up(payload: bytearray, random: Random) -> None:
+def make_up(payload: bytearray, random: Random) -> None:
     head = random.choice((b"", b"\x80\x02", b"\x80\x03", b"\x80\x04"))
-    payload[:] = head + b"".join(opcode(random) for _ in range(random.randrange(1, 60))) + b"."
+    payload[:] = head + b"".join(random_opcode(random) for _ in range(random.randrange(1, 60))) + b"."
 
 
 MUTATIONS: tuple[Callable[[bytearray, Random], None], ...] = (
-    *(flipped, flipped, flipped, renamed, renamed),
-    *(cut, repeated, inserted, spliced, made_up),
+    *(flip, flip, flip, rename, rename),
+    *(cut, repeat, insert, splice, make_up),
 )
 
 
-def mutated(random: Random) -> bytes:
+def random_payload(random: Random) -> bytes:
     payload = bytearray(random.choice(SEEDS))
     for _ in range(random.choice((1, 1, 1, 2, 3, 8))):
         random.choice(MUTATIONS)(payload, random)
@@ -128,8 +129,8 @@ def mutated(random: Random) -> bytes:
     return bytes(payload)
 
 
-def opened(payload: bytes) -> str:
-    """Open a payload and name what came of it; fail, with the payload, on anything that may not happen."""
+def open_and_check(payload: bytes) -> str:
+    """Open a payload and return a description of the result; raise AssertionError, with the payload, on a fault."""
     from mailqueue_backend.envelope import loads
     from mailqueue_backend.errors import Unreadable
     from tests.unit import inert
@@ -143,17 +144,17 @@ def opened(payload: bytes) -> str:
         return found
     except Exception as error:
         raise AssertionError(f"{type(error).__name__} from {payload!r}") from error
-    strange = inert.strangeness(envelope)
-    assert strange is None, f"{strange} from {payload!r}"
+    fault = inert.find_fault(envelope)
+    assert fault is None, f"{fault} from {payload!r}"
     return "a message"
 
 
 def outcome(payload: bytes) -> str:
-    """Open a payload within the time limit; where it takes longer, twice more, since others use the processor too."""
+    """Open a payload within the time limit. Try up to three times, since other processes use the processor as well."""
     times = []
     while len(times) < 3:
         start = process_time()
-        found = opened(payload)
+        found = open_and_check(payload)
         times.append(process_time() - start)
         if times[-1] < TIME_LIMIT:
             return found
@@ -161,8 +162,8 @@ def outcome(payload: bytes) -> str:
 
 
 def limit_memory() -> None:
-    """Let a payload that needs too much end in a MemoryError, which outcome() does not let pass."""
-    import resource  # Windows has none
+    """Limit the memory, so that a payload that needs too much raises MemoryError, which outcome() reports."""
+    import resource  # not on Windows
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY_LIMIT
@@ -175,13 +176,13 @@ def main(amount: int, seed: int) -> None:
     print(f"{amount} payloads, seed {seed}:", flush=True)
     random = Random(seed)
     outcome(SEEDS[0])
-    before = inert.classes()
+    before = inert.snapshot_classes()
     limit_memory()
-    outcomes = Counter(outcome(mutated(random)) for _ in range(amount))
-    assert inert.classes() == before, "a class has changed"
+    outcomes = Counter(outcome(random_payload(random)) for _ in range(amount))
+    assert inert.snapshot_classes() == before, "a class has changed"
     for found, count in outcomes.most_common():
         print(f"{count:8} {found}")
-    assert outcomes["a message"] > amount // 20, "hardly any payload opened: the mutations are too coarse to test much"
+    assert outcomes["a message"] > amount // 20, "hardly any payload could be opened: the mutations are too coarse"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What opening a stranger's payload may leave behind: a message of plain data, and every class as it was."""
+"""Checks that opening an untrusted payload yields only plain data and changes no class."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CONTAINERS = {list, tuple, dict, *NAMED_TUPLES}
 OBJECTS = {EmailMessage, EmailMultiAlternatives, email.charset.Charset, email.header.Header, *PARTS.values()}
 
 
-def strangeness(envelope: Envelope) -> str | None:
-    """Name the first thing in an envelope that is not plain data, a stock message or a stock MIME part."""
+def find_fault(envelope: Envelope) -> str | None:
+    """Describe the first object in the envelope that is not plain data, a stock message or a stock MIME part."""
     todo: list[Any] = [envelope.email, envelope.created, envelope.extra]
     while todo:
         value = todo.pop()
@@ -38,7 +38,7 @@ def strangeness(envelope: Envelope) -> str | None:
             todo += vars(value).values()
             methods = [name for name in vars(value) if callable(getattr(type(value), name, None))]
             if methods:
-                return f"{type(value)} has {methods} in place of methods"
+                return f"{type(value)} has attributes that shadow its methods {methods}"
         elif type(value) is dict:
             todo += [*value, *value.values()]
         elif type(value) in CONTAINERS:
@@ -48,11 +48,11 @@ def strangeness(envelope: Envelope) -> str | None:
     return None
 
 
-def classes() -> dict[str, Any]:
-    """Take down what all these classes, and compat32, consist of."""
+def snapshot_classes() -> dict[str, Any]:
+    """Return the attributes of all these classes and of compat32."""
     found = {
         f"{each.__module__}.{each.__name__}": dict(vars(each)) for each in (*OBJECTS, *NAMED_TUPLES, type(compat32))
     }
     for attributes in found.values():
-        attributes.pop("__slotnames__", None)  # where copyreg remembers what it found, at the first pickling
+        attributes.pop("__slotnames__", None)  # copyreg adds it at the first pickling
     return found | {"compat32": dict(vars(compat32))}

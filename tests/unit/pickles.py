@@ -1,4 +1,4 @@
-"""Pickles put together by hand: what no pickler writes, but a stranger may."""
+"""Pickles assembled from opcodes: no pickler writes them, but an attacker could."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def name(module: str, qualified: str) -> bytes:
 
 
 def dotted(module: str, qualified: str) -> bytes:
-    """Name something by protocol 4, which follows the dots."""
+    """Name an object by the opcode of protocol 4, which resolves dotted names."""
     return text(module) + text(qualified) + b"\x93"
 
 
@@ -51,16 +51,16 @@ def built(maker: bytes, **state: bytes) -> bytes:
 
 
 def message(maker: bytes = name(*MESSAGE), **attributes: bytes) -> bytes:
-    """Describe a message; ``attributes`` are opcodes that leave a value on the stack."""
+    """Return the opcodes of a message; each of ``attributes`` is opcodes that push its value."""
     stock = {"subject": text("S"), "body": text("B"), "from_email": text("a@example.com")}
     return built(maker, **{**stock, "to": sequence(text("b@example.com")), **attributes})
 
 
 def payload(email: bytes = message(), created: bytes = CREATED, head: bytes = PYTHON3, **extra: bytes) -> bytes:
-    """Write 0.1.2's dict; ``extra`` as for message()."""
+    """Return a pickle of 0.1.2's dict; each of ``extra`` is opcodes that push its value."""
     return head + mapping(email=email, created=created, **extra) + STOP
 
 
-def bodied(body: bytes) -> bytes:
-    """Write 0.1.2's dict with a message of this body."""
+def with_body(body: bytes) -> bytes:
+    """Return a pickle of 0.1.2's dict whose message has this body, given as opcodes."""
     return payload(message(body=body))

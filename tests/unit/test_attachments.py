@@ -1,4 +1,4 @@
-"""Big attachments: the message is to the byte what Django makes of it."""
+"""Big attachments: the rendered message is byte for byte the same as Django's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_attachments(*attachments: Any, kind: type[EmailMessage] = EmailMessage)
 
 
 def rendered(message: Any) -> bytes:
-    """Render as Django's backend does, with boundaries that are the same each time."""
+    """Render as Django's backend does, with reproducible boundaries."""
     random.seed(1)
     if "policy" in inspect.signature(EmailMessage.message).parameters:
         from email.policy import SMTP
@@ -74,7 +74,7 @@ class SameBytesTests(SimpleTestCase):
         original.attachments = [("a.bin", content(BIG), "application/zip")]
         self.assertSame(original)
 
-    def test_bare_line_ends(self) -> None:
+    def test_bare_line_feeds(self) -> None:
         original = with_attachments(("a.bin", content(BIG), "application/zip"))
         slim = with_encoded_attachments(original)
         random.seed(1)
@@ -82,13 +82,13 @@ class SameBytesTests(SimpleTestCase):
         random.seed(1)
         self.assertTrue(bare == original.message().as_bytes(), "not the same bytes")
 
-    def test_original_stays_as_it_is(self) -> None:
+    def test_original_is_not_changed(self) -> None:
         original = with_attachments(("a.bin", content(BIG), "application/zip"))
         before = dict(vars(original), attachments=list(original.attachments))
         rendered(with_encoded_attachments(original))
         self.assertEqual(vars(original), before)
 
-    def test_it_goes_at_once(self) -> None:
+    def test_copy_is_freed_without_the_garbage_collector(self) -> None:
         slim = with_encoded_attachments(with_attachments(("a.bin", content(BIG), "application/zip")))
         rendered(slim)
         gone = weakref.ref(slim)
@@ -99,36 +99,36 @@ class SameBytesTests(SimpleTestCase):
 
 
 class OwnMessage(EmailMessage):
-    """A site's own class may do anything with what it renders."""
+    """A site's own class, whose rendering is unknown."""
 
 
-class LeftAloneTests(SimpleTestCase):
-    def assertLeftAlone(self, original: Any) -> None:
+class UnchangedTests(SimpleTestCase):
+    def assertUnchanged(self, original: Any) -> None:
         self.assertIs(with_encoded_attachments(original), original)
 
     def big(self, kind: type[EmailMessage] = EmailMessage) -> EmailMessage:
         return with_attachments(("a.bin", content(BIG), "application/zip"), kind=kind)
 
     def test_nothing_big(self) -> None:
-        self.assertLeftAlone(with_attachments())
-        self.assertLeftAlone(with_attachments(("a.bin", content(BIG - 1), "application/zip")))
+        self.assertUnchanged(with_attachments())
+        self.assertUnchanged(with_attachments(("a.bin", content(BIG - 1), "application/zip")))
 
-    def test_what_is_not_encoded_in_base64(self) -> None:
-        self.assertLeftAlone(with_attachments(("a.txt", "x" * BIG, "text/plain")))
-        self.assertLeftAlone(with_attachments(("a.eml", b"x" * BIG, "message/rfc822")))
+    def test_attachments_that_are_not_encoded_in_base64(self) -> None:
+        self.assertUnchanged(with_attachments(("a.txt", "x" * BIG, "text/plain")))
+        self.assertUnchanged(with_attachments(("a.eml", b"x" * BIG, "message/rfc822")))
         part = with_attachments()
         part.attachments = [
             MIMEImage(content(BIG), "png"),
             ("a.txt", b"x" * BIG, "text/plain"),
             ("a", b"x" * BIG, None),
         ]
-        self.assertLeftAlone(part)
+        self.assertUnchanged(part)
 
     def test_class_of_a_site(self) -> None:
-        self.assertLeftAlone(self.big(OwnMessage))
-        self.assertLeftAlone(object())
+        self.assertUnchanged(self.big(OwnMessage))
+        self.assertUnchanged(object())
 
     def test_patched_methods(self) -> None:
         for patched in (mock.patch.object(EmailMessage, "message"), mock.patch.object(EmailBackend, "_send")):
             with patched:
-                self.assertLeftAlone(self.big())
+                self.assertUnchanged(self.big())

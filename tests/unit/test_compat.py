@@ -1,4 +1,4 @@
-"""What 0.1.2 promised of its names, arguments, settings and payload."""
+"""Compatibility with 0.1.2: names, arguments, settings and payload."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _distribution() -> metadata.Distribution | None:
 
 class DistributionTests(SimpleTestCase):
     @skipUnless(_distribution(), "django-mailqueue-backend runs from its source, it is not installed")
-    def test_needs_django_and_queue_front_and_nothing_else(self) -> None:
+    def test_requires_only_django_and_queue_front(self) -> None:
         requirements = [line for line in metadata.requires("django-mailqueue-backend") or () if "extra ==" not in line]
         self.assertEqual(sorted(requirements), ["Django>=4.2", "queue-front>=0.7.2"])
 

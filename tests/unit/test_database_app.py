@@ -1,4 +1,4 @@
-"""The database queue's app: what it needs, and what it says where that is missing."""
+"""The app of the database queue: its requirements, and the errors when they are missing."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class AppTests(SimpleTestCase):
         self.assertIn('add "mailqueue_backend.queues.database" to INSTALLED_APPS', str(caught.exception))
         self.assertIn("manage.py migrate", str(caught.exception))
 
-    def test_the_module_has_a_queue_and_no_other_surprise(self) -> None:
+    def test_the_module_provides_queue_and_no_unknown_name(self) -> None:
         self.assertIs(database.Queue, module.Queue)
         self.assertFalse(hasattr(database, "Pueue"))
 
     @override_settings(MAIL_QUEUE_DATABASE="nowhere")
-    def test_an_alias_that_does_not_exist_is_a_wrong_setting(self) -> None:
+    def test_an_unknown_alias_is_a_configuration_error(self) -> None:
         queue = database.Queue("mail")
         exchange = queue.consumer(LONG).exchange
         for call in (queue.read, queue.counts, lambda: queue.write(b"a"), lambda: exchange(wanted=1)):
             with self.assertRaisesMessage(ConfigurationError, "MAIL_QUEUE_DATABASE = 'nowhere'"):
                 call()
 
-    def test_the_app_can_be_imported_before_there_are_models_or_settings(self) -> None:
+    def test_the_app_can_be_imported_without_models_or_settings(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         command = [sys.executable, "-W", "error", "-c", "import mailqueue_backend.queues.database.apps"]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

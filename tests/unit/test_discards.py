@@ -1,4 +1,4 @@
-"""The discard log: one record is one line, whoever writes beside us."""
+"""The discard log: each record is one line, also when several processes write."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LineTests(SimpleTestCase):
         self.assertEqual(len(written.splitlines()), 1)
         self.assertIn(r"Subject: a\nb\rc\u2028d\u2029e\x0bf\x85g\x1bh\x00i\tj, From", written)
 
-    def test_is_utf_8_and_takes_what_is_not(self) -> None:
+    def test_is_utf_8_and_escapes_what_cannot_be_encoded(self) -> None:
         written = self.write("Grüße \udcff")
         self.assertIn("Grüße \\udcff".encode(), written)
 
@@ -69,7 +69,7 @@ class LineTests(SimpleTestCase):
         self.assertNotIn("two", first.read_text())
         self.assertIn("two", self.log.read_text())
 
-    def test_file_that_cannot_be_written_is_an_error_and_said_on_stderr(self) -> None:
+    def test_file_that_cannot_be_written_is_an_error_and_reported_on_stderr(self) -> None:
         self.log = self.log / "no" / "such" / "directory"
         with mock.patch("sys.stderr", new_callable=StringIO) as stderr, self.assertRaises(DiscardLogError) as caught:
             self.write()
@@ -81,7 +81,7 @@ class LineTests(SimpleTestCase):
             self.write(MAIL_QUEUE_LOG_FILE_MAXBYTES="much")
 
 
-#: Discards 5,000 messages with hostile subjects; each line has to be found again, once.
+#: Discards 5,000 messages with hostile subjects; the log must contain one line for each.
 WRITER = """
 import sys
 from django.conf import settings
@@ -98,7 +98,7 @@ for number in range(5000):
 
 class SeveralProcessesTests(SimpleTestCase):
     @tag("slow")
-    def test_rotation_by_eight_processes_loses_and_doubles_no_line(self) -> None:
+    def test_rotation_by_eight_processes_loses_and_duplicates_no_line(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             log = Path(directory, "discards.log")
             command = [sys.executable, "-c", WRITER, str(log)]
@@ -112,7 +112,7 @@ class SeveralProcessesTests(SimpleTestCase):
         self.assertEqual(found, sorted((str(writer), str(number)) for writer in range(8) for number in range(5000)))
         self.assertGreater(len(files), 20)
 
-    def test_directory_without_write_access_holds_a_log_that_is_there(self) -> None:
+    def test_existing_log_is_written_in_a_directory_without_write_access(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             log = Path(directory, "discards.log")
             with (

@@ -1,4 +1,4 @@
-"""The envelope: what is written, what is believed, and when it was created."""
+"""The envelope: the format of payloads, their signatures, and the time of creation."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def wrapped(email: Any = None, created: Any = CREATED, **extra: Any) -> bytes:
 
 
 def unsigned(**content: Any) -> bytes:
-    """Write what 0.1.2 writes."""
+    """Return a payload as 0.1.2 writes it."""
     return pickle.dumps({"email": message(), "created": CREATED, **content})
 
 
 class Calling:
-    """Is noticed when it is unpickled."""
+    """Append to ``calls`` when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return calls.append, ("unpickled",)
 
 
 class Connection:
-    """What a message may be sent through."""
+    """A connection that a message may refer to."""
 
     def __init__(self, password: str) -> None:
         self.password = password
@@ -78,12 +78,12 @@ class PayloadTests(EnvelopeTestCase):
         self.assertEqual(list(content), ["email", "created", "campaign", "mailqueue"])
         self.assertIs(type(content["email"]), EmailMessage)
 
-    def test_opens_as_it_was_closed(self) -> None:
+    def test_loads_returns_what_dumps_stored(self) -> None:
         envelope = loads(wrapped(campaign="spring", numbers=[1, {2}], mailqueue={"attempts": 2}))
         self.assertEqual((envelope.email.subject, envelope.created), ("Subject", CREATED))
         self.assertEqual(envelope.extra, {"campaign": "spring", "numbers": [1, {2}], "mailqueue": {"attempts": 2}})
 
-    def test_what_the_old_release_requeues_opens_with_all_that_is_ours(self) -> None:
+    def test_payload_requeued_by_the_old_release_keeps_our_metadata(self) -> None:
         ours = {"created": CREATED, "created_epoch": 1.5, "attempts": 2, "recipients": ["to@example.com"]}
         for protocol in range(3, pickle.HIGHEST_PROTOCOL + 1):
             with self.subTest(protocol=protocol):
@@ -92,7 +92,7 @@ class PayloadTests(EnvelopeTestCase):
                 self.assertEqual(envelope.extra, {"mailqueue": ours, "campaign": "spring"})
                 self.assertEqual(envelope.meta.epoch(envelope.created), 1.5)
 
-    def test_aware_time_is_stored_and_opened_as_naive_local_time(self) -> None:
+    def test_aware_time_is_stored_and_loaded_as_naive_local_time(self) -> None:
         aware = CREATED.replace(tzinfo=timezone(timedelta(hours=9)))
         local = aware.astimezone().replace(tzinfo=None)
         self.assertEqual(pickle.loads(wrapped(created=aware))["created"], local)
@@ -134,7 +134,7 @@ class SignatureTests(EnvelopeTestCase):
             self.assertUnreadable(longer)
         self.assertEqual(calls, [])
 
-    def test_signature_of_another_payload_does_not_fit(self) -> None:
+    def test_signature_of_another_payload_is_refused(self) -> None:
         first, second = wrapped(campaign="first"), wrapped(campaign="second")
         self.assertUnreadable(first[:-32] + second[-32:])
 
@@ -146,16 +146,16 @@ class SignatureTests(EnvelopeTestCase):
         self.assertUnreadable(payload[:-36])
         self.assertEqual(calls, [])
 
-    def test_wrong_signature_is_never_taken_for_none(self) -> None:
+    def test_payload_with_a_wrong_signature_is_not_read_as_unsigned(self) -> None:
         self.assertEqual(loads(unsigned()).email.subject, "Subject")
         self.assertIn("SECRET_KEY", self.assertUnreadable(unsigned() + b"MQB1" + bytes(32)))
         self.assertIn("SECRET_KEY", self.assertUnreadable(b"MQB1" + bytes(32)))
 
-    def test_unpickling_stops_where_the_signed_bytes_stop(self) -> None:
+    def test_unpickling_does_not_read_beyond_the_signed_bytes(self) -> None:
         self.assertUnreadable(sign(unsigned()[:-1]))
         self.assertUnreadable(sign(b""))
 
-    def test_key_of_the_past_is_accepted_while_it_is_a_fallback(self) -> None:
+    def test_old_key_is_accepted_while_it_is_a_fallback(self) -> None:
         payload = wrapped()
         for fallbacks in (["older", settings.SECRET_KEY], (settings.SECRET_KEY,), [settings.SECRET_KEY.encode()]):
             with self.subTest(fallbacks=fallbacks), self.settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=fallbacks):
@@ -163,7 +163,7 @@ class SignatureTests(EnvelopeTestCase):
         with self.settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[]):
             self.assertUnreadable(payload)
 
-    def test_fallback_that_is_empty_is_no_key(self) -> None:
+    def test_empty_fallback_is_not_used_as_a_key(self) -> None:
         pickled = wrapped(calling=Calling())[:-36]
         for fallback, known in (("", ""), (None, "None"), (b"", b"")):
             derived = sha256(signature.SALT.encode() + force_bytes(known)).digest()
@@ -177,11 +177,11 @@ class SignatureTests(EnvelopeTestCase):
             payload = wrapped()
         self.assertUnreadable(payload)
 
-    def test_signing_vouches_for_what_somebody_else_wrote(self) -> None:
+    def test_signing_makes_any_unsigned_payload_readable(self) -> None:
         self.assertUnreadable(unsigned(beside={1, 2}))
         self.assertEqual(loads(sign(unsigned(beside={1, 2}))).extra, {"beside": {1, 2}})
 
-    def test_signing_replaces_a_signature_that_does_not_verify_any_more(self) -> None:
+    def test_signing_replaces_a_signature_that_no_longer_verifies(self) -> None:
         with self.settings(SECRET_KEY="old"):
             payload = wrapped(beside={1, 2})
         again = sign(payload)
@@ -196,7 +196,7 @@ class SignatureTests(EnvelopeTestCase):
 
 
 class UnsignedTests(EnvelopeTestCase):
-    def test_quarantine_sets_every_unsigned_payload_aside(self) -> None:
+    def test_quarantine_refuses_every_unsigned_payload(self) -> None:
         with self.settings(MAIL_QUEUE_UNSIGNED="quarantine"):
             self.assertIn("quarantine", self.assertUnreadable(unsigned()))
             self.assertEqual(loads(wrapped()).email.subject, "Subject")
@@ -211,14 +211,14 @@ class UnsignedTests(EnvelopeTestCase):
         self.assertUnreadable(unsigned(calling=Calling()))
         self.assertEqual(calls, [])
 
-    def test_payload_that_is_no_bytes_is_unreadable(self) -> None:
+    def test_payload_that_is_not_bytes_is_unreadable(self) -> None:
         for payload in (None, "text", bytearray(unsigned()), 1):
             with self.subTest(payload=payload):
                 self.assertUnreadable(payload)  # type: ignore[arg-type]
 
 
 class ContentTests(EnvelopeTestCase):
-    def test_signed_payload_that_holds_no_message_is_unreadable(self) -> None:
+    def test_signed_payload_without_a_valid_message_is_unreadable(self) -> None:
         for content in (
             None,
             [],
@@ -236,11 +236,11 @@ class ContentTests(EnvelopeTestCase):
             with self.subTest(content=content):
                 self.assertUnreadable(sign(pickle.dumps(content, PROTOCOL)))
 
-    def test_message_of_another_kind_is_left_to_its_site(self) -> None:
+    def test_message_that_is_no_emailmessage_is_not_changed(self) -> None:
         site = {"subject": "whatever a site's own backend sends"}
         self.assertEqual(loads(wrapped(site)).email, site)
 
-    def test_class_that_cannot_be_imported_is_told_apart(self) -> None:
+    def test_class_that_cannot_be_imported_is_an_unknown_class(self) -> None:
         module = ModuleType("deployed_later")
         module.Mail = type("Mail", (EmailMessage,), {"__module__": "deployed_later"})  # type: ignore[attr-defined]
         with mock.patch.dict(sys.modules, deployed_later=module):
@@ -251,11 +251,11 @@ class ContentTests(EnvelopeTestCase):
         with module_without_it, self.assertRaises(UnknownClass):
             loads(payload)
 
-    def test_module_that_fails_while_it_is_imported_is_an_unknown_class(self) -> None:
+    def test_class_whose_module_fails_to_import_is_an_unknown_class(self) -> None:
         payload = sign(b"\x80\x04cantigravity.nothing\nMail\n.")
         self.assertRaises(UnknownClass, loads, payload)
 
-    def test_class_of_a_python2_payload_is_told_apart_too(self) -> None:
+    def test_missing_class_of_a_python2_payload_is_an_unknown_class(self) -> None:
         payload = sign(
             b"(dS'email'\nccopy_reg\n_reconstructor\n(cnowhere.mail\nMail\nc__builtin__\nobject\nNtR"
             b"(dS'to'\n(lsS'subject'\nS''\nsS'body'\nS''\nsS'from_email'\nS''\nsbs."
@@ -290,14 +290,14 @@ class IdentityTests(EnvelopeTestCase):
         self.assertEqual(loads(requeued).email.extra_headers, first)
         self.assertEqual(loads(sign(unsigned())).email.extra_headers, first)
 
-    def test_message_that_the_old_release_requeued_without_gets_them_too(self) -> None:
+    def test_message_requeued_by_the_old_release_without_them_gets_them_too(self) -> None:
         self.assertIn("Message-ID", loads(pickle.dumps(pickle.loads(wrapped(mailqueue={})))).email.extra_headers)
 
     def test_different_messages_have_different_message_ids(self) -> None:
         other = loads(unsigned(beside=1)).email.extra_headers["Message-ID"]
         self.assertNotEqual(loads(unsigned()).email.extra_headers["Message-ID"], other)
 
-    def test_headers_of_the_site_stay(self) -> None:
+    def test_headers_of_the_site_are_kept(self) -> None:
         for headers in ({"Message-ID": "<x@y>", "Date": "then"}, {"message-id": "<x@y>", "DATE": "then"}):
             with self.subTest(headers=headers):
                 self.assertEqual(loads(unsigned(email=message(extra_headers=headers))).email.extra_headers, headers)
@@ -320,19 +320,19 @@ class IdentityTests(EnvelopeTestCase):
                 headers = loads(unsigned(email=message(from_email=sender))).email.extra_headers
                 self.assertTrue(headers["Message-ID"].endswith(f"@{domain}>"), headers)
 
-    def test_what_we_stored_without_stays_without(self) -> None:
+    def test_message_that_we_stored_without_them_stays_without(self) -> None:
         self.assertEqual(loads(wrapped(mailqueue={})).email.extra_headers, {})
 
 
 class CreatedTests(EnvelopeTestCase):
-    def test_stamp_decides_while_it_is_of_this_time(self) -> None:
+    def test_stamp_counts_while_it_matches_created(self) -> None:
         ours = {"created": CREATED, "created_epoch": 1.5}
         self.assertEqual(Meta.read({META_KEY: ours}).epoch(CREATED), 1.5)
         later = CREATED + timedelta(hours=1)
         self.assertEqual(Meta.read({META_KEY: ours}).epoch(later), later.timestamp())
         self.assertEqual(Meta.read({}).epoch(CREATED), CREATED.timestamp())
 
-    def test_stamp_that_makes_no_sense_does_not_count(self) -> None:
+    def test_invalid_stamp_does_not_count(self) -> None:
         epochs = (None, "1.5", [], float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), 1e300, {}, CREATED)
         for ours in (
             *({"created": CREATED, "created_epoch": epoch} for epoch in epochs),
@@ -364,7 +364,7 @@ class CreatedTests(EnvelopeTestCase):
             epoch = envelope.meta.epoch(envelope.created)
         self.assertEqual(epoch, CREATED.replace(tzinfo=timezone.utc).timestamp())
 
-    def test_first_and_last_time_there_is_can_be_read(self) -> None:
+    def test_earliest_and_latest_datetime_have_an_epoch(self) -> None:
         for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
             with self.settings(TIME_ZONE=zone):
                 self.assertLess(latest_epoch(datetime.min), -6e10)
@@ -375,17 +375,17 @@ class CreatedTests(EnvelopeTestCase):
 class SecretTests(EnvelopeTestCase):
     SECRETS = ("kept-secret-key", "kept-secret-fallback", "kept-secret-password")
 
-    def assertKept(self, text: bytes | str) -> None:
+    def assertNoSecret(self, text: bytes | str) -> None:
         data = text.encode() if isinstance(text, str) else text
         for secret in self.SECRETS:
             self.assertNotIn(secret.encode(), data)
 
-    def test_payload_holds_no_secret(self) -> None:
+    def test_payload_contains_no_secret(self) -> None:
         for name in ("connection", "_connection"):
             email = QueuedEmailBackend._make_pickleable(message(**{name: Connection(self.SECRETS[2])}))
-            self.assertKept(QueuedEmailBackend._wrap(email))
+            self.assertNoSecret(QueuedEmailBackend._wrap(email))
 
-    def test_error_holds_no_secret_and_nothing_of_the_payload(self) -> None:
+    def test_error_contains_no_secret_and_nothing_of_the_payload(self) -> None:
         body = message(body="kept-secret-password")
         good = pickle.dumps({"email": body, "created": CREATED})
         for payload in (
@@ -401,7 +401,7 @@ class SecretTests(EnvelopeTestCase):
                 try:
                     loads(payload)
                 except Unreadable as error:
-                    self.assertKept("".join(traceback.format_exception(error)))
+                    self.assertNoSecret("".join(traceback.format_exception(error)))
                 else:
                     self.fail("opened")
 
@@ -409,11 +409,11 @@ class SecretTests(EnvelopeTestCase):
         for wrong in ({"SECRET_KEY": ["kept-secret-key"]}, {"SECRET_KEY_FALLBACKS": "kept-secret-fallback"}):
             with self.subTest(wrong=wrong), self.settings(**wrong), self.assertRaises(ConfigurationError) as caught:
                 loads(wrapped()[:-1] + b"x")
-            self.assertKept("".join(traceback.format_exception(caught.exception)))
+            self.assertNoSecret("".join(traceback.format_exception(caught.exception)))
 
 
 class SubclassTests(EnvelopeTestCase):
-    def test_message_with_alternatives_comes_back(self) -> None:
+    def test_message_with_alternatives_is_restored(self) -> None:
         email = EmailMultiAlternatives("S", "B", "from@example.com", ["to@example.com"])
         email.attach_alternative("<p>", "text/html")
         self.assertEqual([tuple(each) for each in loads(wrapped(email)).email.alternatives], [("<p>", "text/html")])

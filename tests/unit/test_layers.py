@@ -1,4 +1,4 @@
-"""The house rules that a test can hold: imports point downwards, and importing does nothing."""
+"""The layers of the package: imports point downwards, and importing a module has no side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import mailqueue_backend
 
 PACKAGE = Path(mailqueue_backend.__file__).parent
 
-#: From the bottom to the top; a module imports only from lower lines, or from its own.
+#: From the bottom to the top; a module imports only from its own layer and lower ones.
 LAYERS = (
     ("errors", "logs"),
     ("settings",),
@@ -25,7 +25,7 @@ LAYERS = (
     ("checks",),
     ("apps",),
 )
-#: They know nothing of each other: a queue holds bytes, and a connection is smtplib's.
+#: These do not import each other: a queue stores bytes, and a connection is smtplib's.
 APART = {"envelope", "discards", "queues", "transport"}
 
 
@@ -34,7 +34,7 @@ def _room(module: str) -> str:
 
 
 def _imports(path: Path) -> set[str]:
-    """Name what a file imports from our package."""
+    """Return the names that a file imports from the package."""
     package = ["mailqueue_backend", *path.relative_to(PACKAGE).parts[:-1]]
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -64,7 +64,7 @@ class LayerTests(SimpleTestCase):
                 wrong = {name for name in others if height[name] > height[room]}
                 self.assertEqual(wrong | (others & APART if room in APART else set()), set())
 
-    def test_no_file_imports_itself_by_way_of_others(self) -> None:
+    def test_imports_have_no_cycle(self) -> None:
         files = {_module(path): path for path in PACKAGE.rglob("*.py")}
         graph = {
             module: {name if name in files else name.rpartition(".")[0] for name in _imports(path)} - {module}
@@ -76,7 +76,7 @@ class LayerTests(SimpleTestCase):
             self.fail(" -> ".join(error.args[1]))
 
 
-#: Fails on a socket, and on a file that is opened to be written, while every module is imported.
+#: Imports every module; exits with an error if one of them opens a socket, or a file for writing.
 IMPORT_EVERYTHING = """
 import importlib, os, pkgutil, sys
 import django

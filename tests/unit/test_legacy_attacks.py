@@ -1,4 +1,4 @@
-"""What a stranger who can write to the queue may try, and that it runs nothing, changes nothing and stops nothing."""
+"""Attacks by someone who can write to the queue: they must execute nothing, change nothing and stop no drain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from tests.unit.pickles import (
     NONE,
     PYTHON3,
     STOP,
-    bodied,
     built,
     called,
     data,
@@ -45,15 +44,16 @@ from tests.unit.pickles import (
     payload,
     sequence,
     text,
+    with_body,
 )
 
-#: Seconds of processor time: far more than a payload takes under coverage, far less than an attack that works.
+#: Seconds of processor time: far more than a payload takes under coverage, far less than a successful attack.
 LIMIT = 2
-#: Stands in the attacks' payloads, and may stand in no error.
+#: Part of the attacks' payloads; no error may contain it.
 CANARY = "canary"
 LAZY = name("django.utils.functional", "_lazy_proxy_unpickle")
 STR = name("builtins", "str")
-#: Makes an object of the class on the stack.
+#: Instantiates the class on the stack.
 NEW = EMPTY_TUPLE + b"\x81"
 #: 2**40 empty tuples.
 DOUBLED = EMPTY_TUPLE + b"q\x00" + b"".join(b"h%c\x86q%c" % (number, number + 1) for number in range(40))
@@ -61,11 +61,11 @@ GETTEXT = name("django.utils.translation", "gettext")
 
 
 class AttackTestCase(SimpleTestCase):
-    """Opens payloads under watch: time, memory, and every class that a message is made of."""
+    """Check after each test that the classes of which messages consist have not changed."""
 
     def setUp(self) -> None:
-        before = inert.classes()
-        self.addCleanup(lambda: self.assertEqual(inert.classes(), before))
+        before = inert.snapshot_classes()
+        self.addCleanup(lambda: self.assertEqual(inert.snapshot_classes(), before))
 
     def assertUnreadable(self, stored: bytes) -> str:
         with self.assertRaises(Unreadable) as caught:
@@ -76,12 +76,12 @@ class AttackTestCase(SimpleTestCase):
 
     def assertPlain(self, stored: bytes) -> Envelope:
         envelope = loads(stored)
-        self.assertIsNone(inert.strangeness(envelope))
+        self.assertIsNone(inert.find_fault(envelope))
         return envelope
 
 
 class PlainMessageTests(AttackTestCase):
-    def test_message_put_together_by_hand_is_read(self) -> None:
+    def test_message_assembled_from_opcodes_is_read(self) -> None:
         envelope = self.assertPlain(payload(campaign=text("spring")))
         self.assertEqual(envelope.email.subject, "S")
         self.assertEqual(envelope.extra, {"campaign": "spring"})
@@ -99,7 +99,7 @@ class CallTests(AttackTestCase):
                     name(module, "mkdir") + text(str(mark)) + b"\x85R0" + text("B"),
                 ):
                     with self.subTest(module=module, call=call):
-                        self.assertUnreadable(bodied(call))
+                        self.assertUnreadable(with_body(call))
                         self.assertUnreadable(payload(beside=call))
                         self.assertUnreadable(PYTHON3 + call + STOP)
             old = f"(dS'email'\n(S'{mark}'\nios\nmkdir\ns.".encode()
@@ -115,7 +115,7 @@ class CallTests(AttackTestCase):
     def test_follows_no_dots(self) -> None:
         for path in ("mimetypes.os.system", "EmailMessage.message", "settings.SECRET_KEY"):
             with self.subTest(path=path):
-                self.assertUnreadable(bodied(called(dotted(MESSAGE.module, path), text("true"))))
+                self.assertUnreadable(with_body(called(dotted(MESSAGE.module, path), text("true"))))
                 self.assertUnreadable(payload(message(dotted(MESSAGE.module, path))))
 
     def test_formats_no_lazy_text(self) -> None:
@@ -123,7 +123,7 @@ class CallTests(AttackTestCase):
         reach = text("{0.message.__globals__[settings].SECRET_KEY}")
         for arguments in (members(reach, name(*MESSAGE)), members(text("{}"), text(CANARY))):
             with self.subTest(arguments=arguments):
-                reason = self.assertUnreadable(bodied(called(LAZY, function, arguments, EMPTY_DICT, STR)))
+                reason = self.assertUnreadable(with_body(called(LAZY, function, arguments, EMPTY_DICT, STR)))
                 self.assertNotIn(settings.SECRET_KEY, reason)
 
     def test_translates_plain_text_only(self) -> None:
@@ -141,9 +141,9 @@ class CallTests(AttackTestCase):
             (GETTEXT, text("x")),
         ):
             with self.subTest(function=function, arguments=arguments):
-                self.assertUnreadable(bodied(called(LAZY, function, arguments, EMPTY_DICT, STR)))
+                self.assertUnreadable(with_body(called(LAZY, function, arguments, EMPTY_DICT, STR)))
 
-    def test_takes_a_site_s_class_for_unreadable(self) -> None:
+    def test_class_of_a_site_is_unreadable(self) -> None:
         reason = self.assertUnreadable(payload(message(name("tests.wire.test_legacy_payloads", "Tagged"))))
         self.assertNotIn("Tagged", reason)
 
@@ -153,7 +153,7 @@ class CallTests(AttackTestCase):
         for opcodes in (b"\x82\x51", b"\x83\x51\x00", b"\x84\x51\x00\x00\x00", b"Pid\n", text("id") + b"Q"):
             with self.subTest(opcodes=opcodes):
                 self.assertUnreadable(payload(message(opcodes)))
-                self.assertUnreadable(bodied(opcodes))
+                self.assertUnreadable(with_body(opcodes))
                 self.assertUnreadable(b"(dS'email'\n" + opcodes + b"s.")
 
 
@@ -165,7 +165,7 @@ class ObjectTests(AttackTestCase):
             dotted(*MESSAGE) + mapping(message=text("patched")) + b"b",
         ):
             with self.subTest(patch=patch):
-                self.assertUnreadable(bodied(patch))
+                self.assertUnreadable(with_body(patch))
                 self.assertUnreadable(payload(beside=patch))
                 self.assertUnreadable(payload(patch))
         self.assertTrue(callable(EmailMessage.message))
@@ -186,12 +186,12 @@ class ObjectTests(AttackTestCase):
             with self.subTest(state=state):
                 self.assertUnreadable(payload(name(*MESSAGE) + NEW + state + b"b"))
         self.assertUnreadable(payload(message().replace(NEW, NEW + EMPTY_DICT + b"b", 1)))
-        self.assertUnreadable(bodied(called(STR, text("x")) + mapping(message=text("x")) + b"b"))
+        self.assertUnreadable(with_body(called(STR, text("x")) + mapping(message=text("x")) + b"b"))
 
-    def test_two_texts_are_no_name(self) -> None:
+    def test_two_strings_are_not_accepted_as_a_name(self) -> None:
         self.assertUnreadable(payload(message(members(*(text(part) for part in MESSAGE)))))
 
-    def test_name_is_no_value(self) -> None:
+    def test_name_is_not_accepted_as_a_value(self) -> None:
         for part in (name(*MESSAGE), STR, name("datetime", "datetime"), GETTEXT):
             for attribute, value in (
                 ("body", part),
@@ -204,7 +204,7 @@ class ObjectTests(AttackTestCase):
                 with self.subTest(part=part, attribute=attribute):
                     self.assertUnreadable(payload(message(**{attribute: value})))
 
-    def test_object_stands_only_where_it_belongs(self) -> None:
+    def test_object_is_accepted_only_where_it_belongs(self) -> None:
         part = built(name("email.mime.text", "MIMEText"), _payload=text("x"))
         for attributes in (
             {"body": message()},
@@ -219,7 +219,7 @@ class ObjectTests(AttackTestCase):
         self.assertUnreadable(payload(part))
         self.assertUnreadable(payload(beside=message()))
 
-    def test_mime_part_is_of_a_known_kind(self) -> None:
+    def test_mime_part_with_unexpected_attributes_is_refused(self) -> None:
         text_part, charset = name("email.mime.text", "MIMEText"), name("email.charset", "Charset")
         codecs = {"output_charset": NONE, "input_codec": NONE, "output_codec": NONE, "header_encoding": NONE}
         for attributes in (
@@ -235,7 +235,7 @@ class ObjectTests(AttackTestCase):
             with self.subTest(attributes=attributes):
                 self.assertUnreadable(payload(message(attachments=sequence(built(text_part, **attributes)))))
 
-    def test_connection_is_left_behind(self) -> None:
+    def test_connection_is_dropped(self) -> None:
         for attribute in ("connection", "_connection"):
             envelope = self.assertPlain(payload(message(**{attribute: called(name("os", "getcwd"))})))
             self.assertEqual([vars(envelope.email).get(key) for key in ("connection", "_connection")], [None, None])
@@ -251,7 +251,7 @@ class ObjectTests(AttackTestCase):
             with self.subTest(packed=packed):
                 self.assertUnreadable(payload(created=called(name("datetime", "datetime"), data(packed))))
 
-    def test_first_and_last_date_there_is_do_no_harm(self) -> None:
+    def test_earliest_and_latest_datetime_do_no_harm(self) -> None:
         for packed in (b"\x00\x01\x01\x01" + bytes(6), b"\x27\x0f\x0c\x1f\x17\x3b\x3b\x0f\x42\x3f"):
             stored = payload(created=called(name("datetime", "datetime"), data(packed)))
             # Local time may be out of range.
@@ -260,7 +260,7 @@ class ObjectTests(AttackTestCase):
 
 
 class ExpenseTests(AttackTestCase):
-    """Small payloads that would keep a drain busy for hours, or fill its memory."""
+    """Small payloads that would otherwise keep a drain busy for hours, or exhaust its memory."""
 
     def assertCheaplyUnreadable(self, stored: bytes) -> str:
         start = time.thread_time()
@@ -268,16 +268,16 @@ class ExpenseTests(AttackTestCase):
         self.assertLess(time.thread_time() - start, LIMIT)
         return reason
 
-    def assertUnreadableInNoSpace(self, stored: bytes) -> None:
+    def assertUnreadableInLittleMemory(self, stored: bytes) -> None:
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         self.assertUnreadable(stored)
         self.assertLess(tracemalloc.get_traced_memory()[1], 2**20)
 
     def test_memo_is_not_sized_by_a_number_in_the_payload(self) -> None:
-        self.assertUnreadableInNoSpace(b"\x80\x03Nr\xff\xff\xff\x02.")
+        self.assertUnreadableInLittleMemory(b"\x80\x03Nr\xff\xff\xff\x02.")
 
-    def test_counts_of_bytes_are_not_believed(self) -> None:
+    def test_lengths_in_the_payload_are_not_trusted(self) -> None:
         for opcodes in (
             b"X\xff\xff\xff\x7f",
             b"B\xff\xff\xff\x7f",
@@ -289,8 +289,8 @@ class ExpenseTests(AttackTestCase):
             b"\x95" + b"\xff" * 7 + b"\x7f",
         ):
             with self.subTest(opcodes=opcodes):
-                self.assertUnreadableInNoSpace(PYTHON3 + opcodes + b"x.")
-                self.assertUnreadableInNoSpace(opcodes + b"x.")
+                self.assertUnreadableInLittleMemory(PYTHON3 + opcodes + b"x.")
+                self.assertUnreadableInLittleMemory(opcodes + b"x.")
 
     def test_shared_parts_are_not_multiplied(self) -> None:
         for stored in (payload(beside=DOUBLED), payload(message(tags=DOUBLED)), payload(message(body=DOUBLED))):
@@ -301,7 +301,7 @@ class ExpenseTests(AttackTestCase):
         self.assertCheaplyUnreadable(payload(beside=EMPTY_DICT + DOUBLED + NONE + b"s"))
         self.assertCheaplyUnreadable(payload(beside=EMPTY_DICT + MARK + DOUBLED + NONE + b"u"))
 
-    def test_nest_is_not_followed_down(self) -> None:
+    def test_deep_nesting_is_refused_without_recursion(self) -> None:
         for depth in (DEPTH_LIMIT, OPCODE_LIMIT // 2, 2**20):
             with self.subTest(depth=depth):
                 self.assertCheaplyUnreadable(payload(beside=EMPTY_TUPLE + b"\x85" * depth))
@@ -309,7 +309,7 @@ class ExpenseTests(AttackTestCase):
                 self.assertCheaplyUnreadable(payload(beside=EMPTY_DICT + EMPTY_TUPLE + b"\x85" * depth + b"Ns"))
                 self.assertCheaplyUnreadable(payload(beside=b"(" * depth + b"t" * depth))
 
-    def test_what_contains_itself_is_refused(self) -> None:
+    def test_object_that_contains_itself_is_refused(self) -> None:
         for own in (
             payload(beside=EMPTY_LIST + b"q\x00h\x00a"),
             payload(message(tags=EMPTY_DICT + b"q\x00" + text("k") + b"h\x00s")),
@@ -332,13 +332,13 @@ class ExpenseTests(AttackTestCase):
         reason = self.assertCheaplyUnreadable(PYTHON3 + mapping(big=data(bytes(2**20)) + b"q\x00", email=email) + STOP)
         self.assertIn("grow", reason)
 
-    def test_payload_beyond_the_size_limit_is_set_aside(self) -> None:
+    def test_payload_beyond_the_size_limit_is_refused(self) -> None:
         self.assertIn("larger", self.assertUnreadable(payload(beside=data(bytes(SIZE_LIMIT)))))
 
-    def test_payload_of_too_many_opcodes_is_set_aside(self) -> None:
+    def test_payload_of_too_many_opcodes_is_refused(self) -> None:
         self.assertCheaplyUnreadable(payload(beside=sequence(*[NONE] * OPCODE_LIMIT)))
 
-    def test_costliest_payloads_take_no_time(self) -> None:
+    def test_most_expensive_payloads_are_opened_in_time(self) -> None:
         room = OPCODE_LIMIT - 100
         for stored in (
             payload(beside=sequence(*[b"K\x01"] * room)),
@@ -368,17 +368,17 @@ class ExpenseTests(AttackTestCase):
 
 
 class ShapeTests(AttackTestCase):
-    def test_what_is_no_pickle_is_refused(self) -> None:
+    def test_payload_that_is_no_pickle_is_refused(self) -> None:
         for stored in (b"", b".", b"\x80", b"\x80\x03", b"N.", b"plain text", b"\x00" * 64, b"\xff" * 64, b"<html>"):
             with self.subTest(stored=stored):
                 self.assertUnreadable(stored)
 
-    def test_cut_off_anywhere_is_refused(self) -> None:
+    def test_truncated_payload_is_refused(self) -> None:
         whole = payload()
         for size in range(len(whole)):
             self.assertUnreadable(whole[:size])
 
-    def test_bytes_behind_the_end_are_refused(self) -> None:
+    def test_bytes_after_the_end_are_refused(self) -> None:
         for more in (b".", b"\x00", b"MQB1", b"x" * 36):
             with self.subTest(more=more):
                 self.assertUnreadable(payload() + more)
@@ -386,7 +386,7 @@ class ShapeTests(AttackTestCase):
     def test_opcodes_of_python2_are_refused_in_python3(self) -> None:
         for opcodes in (b"I1\n", b"L1L\n", b"F1\n", b"S'x'\n", b"Vx\n", b"(d", b"(l", b"U\x01x", b"T\x01\x00\x00\x00x"):
             with self.subTest(opcodes=opcodes):
-                self.assertUnreadable(bodied(opcodes))
+                self.assertUnreadable(with_body(opcodes))
         self.assertUnreadable(payload(b"(" + b"idjango.core.mail.message\nEmailMessage\n" + mapping() + b"b"))
 
     def test_opcodes_that_do_not_fit_together_are_refused(self) -> None:
@@ -419,7 +419,7 @@ class ShapeTests(AttackTestCase):
                 self.assertUnreadable(payload(head=PYTHON3 + head))
         self.assertPlain(payload(head=b"\x80\x05"))
 
-    def test_address_must_be_a_text(self) -> None:
+    def test_address_must_be_a_string(self) -> None:
         for address in (b"K\x05", b"G" + bytes(8), b"\x88", CREATED):
             for field in ("to", "cc", "bcc", "reply_to"):
                 with self.subTest(field=field, address=address):
@@ -470,7 +470,7 @@ class ShapeTests(AttackTestCase):
             with self.subTest(stored=stored):
                 self.assertUnreadable(stored)
 
-    def test_pickle_of_a_stranger_s_object_is_refused(self) -> None:
+    def test_pickle_of_any_other_object_is_refused(self) -> None:
         for value in (Path("x"), {1, 2}, frozenset(), bytearray(b"x"), 2**5000, complex(1), slice(1), os.stat, len):
             for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
                 with self.subTest(value=value, protocol=protocol):

@@ -1,4 +1,4 @@
-"""Many damaged payloads, in a process of limited memory."""
+"""Thousands of damaged payloads, opened in a process with limited memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FuzzTests(SimpleTestCase):
         result = subprocess.run(
             [sys.executable, "-W", "error", "-m", "tests.unit.fuzz", "20000"],
             cwd=TOP,
-            # Not under coverage: it takes more time than a payload may.
+            # Not under coverage, which would exceed the time limit of a payload.
             env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
             capture_output=True,
             text=True,

@@ -1,6 +1,6 @@
-"""What one Django pickles and another must be able to send: each difference, from the bytes that were written there.
+"""Messages pickled under one Django and sent under another: each difference, from payloads written under the former.
 
-Each is tried as 0.1.2 left it, and with a signature: there pickle's own classes make the message.
+Each payload is opened unsigned, as 0.1.2 wrote it, and signed, so that pickle itself restores the message.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.rendered import as_bytes, summary
 
 ATTACHMENT = getattr(django_message, "EmailAttachment", tuple)
 ALTERNATIVE = getattr(django_message, "EmailAlternative", tuple)
-# Django < 6.0: MIME parts, Charset and Header objects are rendered as they are.
+# Django < 6.0: MIME parts, Charset and Header objects are rendered without conversion.
 RENDERS_OLD_WAY = hasattr(EmailMessage, "mixed_subtype")
 
 
 def opened(kind: str, *writers: str) -> Iterator[tuple[str, Any]]:
-    """Open a payload of each writer, unsigned and signed."""
+    """Open the payload of each writer, unsigned and signed; yield a label and the message."""
     for writer in writers:
         pickled = (PAYLOADS / writer / f"{kind}.pickle").read_bytes()
         yield writer, loads(pickled).email
@@ -37,14 +37,14 @@ def opened(kind: str, *writers: str) -> Iterator[tuple[str, Any]]:
 
 
 def stored(message: EmailMessage, **attributes: Any) -> EmailMessage:
-    """Give a message that was queued with these attributes."""
+    """Set these attributes; return the message as it is restored from its payload."""
     vars(message).update(attributes)
     message_back: EmailMessage = loads(dumps(Envelope(message, datetime.now()))).email
     return message_back
 
 
-class MendingTests(SimpleTestCase):
-    def test_alternatives_and_attachments_are_what_this_django_has(self) -> None:
+class UpgradeTests(SimpleTestCase):
+    def test_alternatives_and_attachments_have_the_types_of_this_django(self) -> None:
         for writer, message in opened("alternatives", "py2.7-dj1.7", "py3.6-dj1.11", "py3.11-dj4.2", "py3.11-dj5.2"):
             with self.subTest(writer=writer):
                 self.assertEqual([type(each) for each in message.alternatives], [ALTERNATIVE])
@@ -60,7 +60,7 @@ class MendingTests(SimpleTestCase):
                 self.assertEqual([part["ctype"] for part in parts], ["text/plain", "image/png", "text/plain"])
                 self.assertEqual((parts[1]["len"], parts[2]["text"]), (19, "text"))
 
-    def test_bytes_attached_as_text_are_decoded_or_no_text(self) -> None:
+    def test_bytes_attached_as_text_are_decoded_or_attached_as_binary(self) -> None:
         for attachment, expected in (
             (("a.txt", "é".encode(), "text/plain"), ("a.txt", "é", "text/plain")),
             (("a.csv", "é".encode(), None), ("a.csv", "é", "text/csv")),
@@ -73,7 +73,7 @@ class MendingTests(SimpleTestCase):
                 message = stored(EmailMessage(), attachments=[attachment])
                 self.assertEqual([tuple(each) for each in message.attachments], [expected])
 
-    def test_bytes_as_an_alternative_are_decoded(self) -> None:
+    def test_alternative_of_bytes_is_decoded(self) -> None:
         message = stored(EmailMultiAlternatives(body="b", to=["b@example.com"]), alternatives=[(b"<p>", "text/html")])
         self.assertEqual(summary(message)["body"]["parts"][1], {"ctype": "text/html", "text": "<p>"})
 
@@ -87,14 +87,14 @@ class MendingTests(SimpleTestCase):
                 del vars(message)[name]
                 self.assertFalse({**vars(stored(message)), "extra_headers": {}}[name])
 
-    def test_connection_is_where_this_django_keeps_it(self) -> None:
+    def test_connection_has_the_attribute_of_this_django(self) -> None:
         here = vars(EmailMessage()).keys() & {"connection", "_connection"}
         for writer, message in opened("plain", "py2.7-dj1.4", "py3.6-dj1.11", "py3.11-dj5.2", "py3.13-dj6.1"):
             with self.subTest(writer=writer):
                 self.assertEqual(vars(message).keys() & {"connection", "_connection"}, here)
                 self.assertEqual([vars(message)[name] for name in here], [None])
 
-    def test_names_that_are_gone_are_found(self) -> None:
+    def test_functions_and_classes_that_django_removed_are_resolved(self) -> None:
         for kind, writers, body in (
             ("lazy_ugettext", ("py2.7-dj1.4", "py2.7-dj1.7", "py3.6-dj1.11"), "Hello world"),
             ("lazy_ngettext", ("py2.7-dj1.4", "py2.7-dj1.7", "py3.6-dj1.11"), "many"),
@@ -121,7 +121,7 @@ class MendingTests(SimpleTestCase):
         message = EmailMultiAlternatives("S", "B", to=["b@example.com"], alternatives=[("<p>", "text/html")])
         self.assertIn(b"<p>", as_bytes(stored(message, alternative_subtype="related")))
 
-    def test_parts_of_python2_are_parts_of_python3(self) -> None:
+    def test_mime_parts_of_python2_become_those_of_python3(self) -> None:
         for kind in ("mimebase_base", "mimebase_image", "mimebase_multipart", "mimebase_text"):
             for writer, message in opened(kind, "py2.7-dj1.4", "py2.7-dj1.7"):
                 with self.subTest(kind=kind, writer=writer):
@@ -130,7 +130,7 @@ class MendingTests(SimpleTestCase):
                         self.assertEqual({type(text) for header in part.items() for text in header}, {str})
                         self.assertIn(type(part.get_payload()), (str, list))
 
-    def test_binary_data_of_python2_stays_as_it_is(self) -> None:
+    def test_binary_data_of_python2_is_not_changed(self) -> None:
         for writer, message in opened("attach_binary", "py2.7-dj1.4", "py2.7-dj1.7"):
             with self.subTest(writer=writer):
                 self.assertEqual(message.attachments[0][1], b"\x89PNG\r\n\x1a\n\x00\xff\xfe\x80binary\x00")
@@ -147,19 +147,19 @@ class MendingTests(SimpleTestCase):
         message = stored(message, attachments=[part, ("f.eml", attached, "message/rfc822")])
         self.assertEqual(as_bytes(message).count(b"=?utf-8?b?R3LDvMOfZQ==?="), 2)
 
-    def test_attachment_of_another_kind_is_left_to_its_site(self) -> None:
+    def test_attachment_of_an_unknown_type_is_not_changed(self) -> None:
         self.assertEqual(
             stored(EmailMessage(), attachments=["what a site's own class knows"]).attachments[0][:4], "what"
         )
 
-    def test_attached_message_is_mended_too(self) -> None:
+    def test_attached_message_is_upgraded_too(self) -> None:
         inner = EmailMultiAlternatives("Inner", "B", "a@example.com", ["b@example.com"])
         vars(inner).update(alternatives=[("<p>", "text/html")], attachments=[("a.txt", b"text", None)])
         message = EmailMessage("S", "B", "a@example.com", ["b@example.com"])
         message = stored(message, attachments=[("f.eml", inner, "message/rfc822")])
         self.assertIn(b"<p>", as_bytes(message))
 
-    def test_mending_again_changes_nothing(self) -> None:
+    def test_upgrading_again_changes_nothing(self) -> None:
         for kind in ("alternatives", "attach_append", "encoding_charset", "mimebase_multipart"):
             pickled = (PAYLOADS / "py3.6-dj1.11" / f"{kind}.pickle").read_bytes()
             with self.subTest(kind=kind):
@@ -167,7 +167,7 @@ class MendingTests(SimpleTestCase):
                 twice = loads(dumps(once))
                 self.assertEqual(summary(twice.email), summary(once.email))
 
-    def test_what_is_stored_again_is_what_this_django_would_pickle(self) -> None:
+    def test_message_is_stored_again_with_the_types_of_this_django(self) -> None:
         pickled = (PAYLOADS / "py3.11-dj4.2" / "alternatives.pickle").read_bytes()
         again = pickle.loads(dumps(loads(pickled)))["email"]
         self.assertIs(type(again), EmailMultiAlternatives)

@@ -1,4 +1,4 @@
-"""What an unsigned payload may hold, and what becomes of it: messages, texts, dates, a site's own fields."""
+"""What an unsigned payload may contain and how it is read: messages, strings, dates, a site's own fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests import PAYLOADS
 from tests.unit import inert
 
 CREATED = datetime(2026, 11, 24, 4, 27, 50, 510, fold=1)
-#: As Python 2 wrote it, up to what a test puts in: attributes of the message, fields beside it.
+#: A payload of Python 2, with placeholders for attributes of the message and for fields beside it.
 PYTHON2 = (
     b"(dS'email'\nccopy_reg\n_reconstructor\n(cdjango.core.mail.message\nEmailMessage\nc__builtin__\nobject\nNtR"
     b"(dS'subject'\nS'S'\nsS'body'\nS'B'\nsS'from_email'\nS'a@example.com'\nsS'to'\n(lVb@example.com\na%ssb"
@@ -29,20 +29,20 @@ PYTHON2 = (
 
 def python2(attribute: bytes = b"sS'cc'\n(l", beside: bytes = b"sS'n'\nI1\n") -> Envelope:
     envelope = loads(PYTHON2 % (attribute, beside))
-    assert inert.strangeness(envelope) is None
+    assert inert.find_fault(envelope) is None
     return envelope
 
 
 def opened(message: EmailMessage | None = None, protocol: int | None = None, **extra: Any) -> Envelope:
-    """Open what 0.1.2 would have written."""
+    """Pickle the message as 0.1.2 does, and open it."""
     content = {"email": message or EmailMessage(to=["b@example.com"]), "created": CREATED, **extra}
     envelope = loads(pickle.dumps(content, protocol))
-    assert inert.strangeness(envelope) is None
+    assert inert.find_fault(envelope) is None
     return envelope
 
 
 class FieldTests(SimpleTestCase):
-    def test_plain_data_of_the_site_comes_back(self) -> None:
+    def test_plain_data_of_the_site_is_restored(self) -> None:
         for value in (
             None,
             True,
@@ -72,11 +72,11 @@ class FieldTests(SimpleTestCase):
     def test_time_of_creation_is_exact(self) -> None:
         self.assertEqual((opened().created, opened().created.fold), (CREATED, 1))
 
-    def test_field_that_occurs_twice_is_the_same_twice(self) -> None:
+    def test_shared_field_is_restored_in_both_places(self) -> None:
         value = ["a", "b"]
         self.assertEqual(opened(one=value, two=[value, value]).extra, {"one": value, "two": [value, value]})
 
-    def test_fields_of_mail_services_come_back(self) -> None:
+    def test_fields_of_mail_services_are_restored(self) -> None:
         for writer in ("py2.7-dj1.4", "py3.6-dj1.11", "py3.13-dj6.1"):
             with self.subTest(writer=writer):
                 message = loads((PAYLOADS / writer / "anymail_attrs.pickle").read_bytes()).email
@@ -89,7 +89,7 @@ class FieldTests(SimpleTestCase):
 
 
 class TranslationTests(SimpleTestCase):
-    def test_lazy_translation_is_translated_where_it_is_opened(self) -> None:
+    def test_lazy_translation_is_translated_when_it_is_opened(self) -> None:
         for lazy, german in (
             (gettext_lazy("January"), "Januar"),
             (pgettext_lazy("alt. month", "January"), "Januar"),
@@ -114,7 +114,7 @@ class TranslationTests(SimpleTestCase):
 
 
 class Python2Tests(SimpleTestCase):
-    def test_values_of_every_kind_come_back(self) -> None:
+    def test_values_of_every_type_are_restored(self) -> None:
         for opcodes, value in (
             (b"N", None),
             (b"I00\n", False),
@@ -143,7 +143,7 @@ class Python2Tests(SimpleTestCase):
                 self.assertEqual(python2(b"sS'x'\n" + opcodes, b"sS'y'\n" + opcodes).email.x, value)
                 self.assertEqual(python2(beside=b"sS'y'\n" + opcodes).extra, {"y": value})
 
-    def test_text_that_python2_does_not_write_is_refused(self) -> None:
+    def test_literals_that_python2_does_not_write_are_refused(self) -> None:
         for opcodes in (
             rb"S'\q'",
             rb"S'\x4'",
@@ -163,13 +163,13 @@ class Python2Tests(SimpleTestCase):
                 self.assertRaises(Unreadable, python2, b"sS'x'\n" + opcodes + b"\n")
                 self.assertEqual(caught, [])
 
-    def test_protocol_2_is_python2_s_too(self) -> None:
+    def test_protocol_2_is_read_as_python2_s(self) -> None:
         stored = (
             b"\x80\x02}(U\x05emailcdjango.core.mail.message\nEmailMessage\n)\x81}(U\x07subjectU\x02\xc3\xa9U\x04bodyX\x01"
             b"\x00\x00\x00BU\x0afrom_emailU\x01aU\x02to]U\x01baubU\x07createdcdatetime\ndatetime\n"
             b"U\x0a\x07\xea\x0b\x18\x04\x1b2\x00\x01\xfe\x85Ru."
         )
         envelope = loads(stored)
-        self.assertIsNone(inert.strangeness(envelope))
+        self.assertIsNone(inert.find_fault(envelope))
         self.assertEqual((envelope.email.subject, envelope.email.to), ("é", ["b"]))
         self.assertEqual(envelope.created, CREATED)

@@ -1,4 +1,4 @@
-"""Django 6.1's MAILERS, and EMAIL_BACKEND before it: what may be configured, and which backends the command drains."""
+"""Django 6.1's MAILERS, and EMAIL_BACKEND before it: valid configurations, and the backends that the command drains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ needs_mailers = skipUnless(hasattr(mail, "mailers"), "MAILERS came with Django 6
 
 
 class QueuedLocmemBackend(QueueingMixin, LocmemBackend):  # type: ignore[misc]
-    """A site's own, which delivers in this process."""
+    """A site's own queueing backend, which delivers in this process."""
 
 
 def mailers(**aliases: Any) -> Any:
@@ -31,13 +31,13 @@ def mailers(**aliases: Any) -> Any:
 
 
 def queueing(**options: Any) -> dict[str, Any]:
-    """Configure a queueing mailer."""
+    """Return the configuration of a queueing mailer."""
     return {"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", **options}}
 
 
 @needs_mailers
 class RewriteTests(SimpleTestCase):
-    """The mechanical rewrite of Django's migration guide: EMAIL_* settings become OPTIONS."""
+    """The rewrite that Django's migration guide describes: EMAIL_* settings become OPTIONS."""
 
     OPTIONS = {
         "host": "smtp.example.com",
@@ -50,7 +50,7 @@ class RewriteTests(SimpleTestCase):
         "ssl_certfile": "certificate",
     }
 
-    def test_every_option_is_djangos(self) -> None:
+    def test_all_options_of_djangos_backend_are_accepted(self) -> None:
         for options in (self.OPTIONS, {**self.OPTIONS, "use_tls": False, "use_ssl": True}):
             with mailers(default={"BACKEND": BACKEND, "OPTIONS": options}):
                 backend = mail.mailers.default
@@ -79,13 +79,13 @@ class RewriteTests(SimpleTestCase):
             ):
                 mail.mailers["default"]
 
-    def test_words_of_0_1_2_are_options_too(self) -> None:
+    def test_arguments_of_0_1_2_are_options_too(self) -> None:
         with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", "test": True}}):
             self.assertFalse(mail.mailers.default.fail_silently)
         with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", "fail_silently": True}}):
             self.assertTrue(mail.mailers.default.fail_silently)
 
-    def test_queue_is_an_option_of_ours(self) -> None:
+    def test_queue_is_an_option(self) -> None:
         with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1", "queue": "FAST"}}):
             self.assertEqual(mail.mailers.default.que.name, "FAST")
 
@@ -103,7 +103,7 @@ class CheckTests(SimpleTestCase):
     def test_good_mailers_pass(self) -> None:
         self.assertEqual(self.problems(default=queueing(), news=queueing(queue="NEWS"), own={"OPTIONS": {}}), [])
 
-    def test_each_mailer_that_queues_and_cannot_be_used_is_reported(self) -> None:
+    def test_each_unusable_queueing_mailer_is_reported(self) -> None:
         problems = self.problems(default=queueing(colour="red"), news={"BACKEND": BACKEND}, own=queueing())
         self.assertEqual([identity for identity, _ in problems], ["mailqueue_backend.E003"] * 2)
         self.assertIn("Unknown options 'colour'", problems[0][1])
@@ -121,8 +121,8 @@ class CheckTests(SimpleTestCase):
 
 
 @needs_mailers
-class ByHandTests(TestCase):
-    def test_backend_made_by_hand_needs_all_that_the_settings_do_not_give(self) -> None:
+class DirectUseTests(TestCase):
+    def test_backend_without_arguments_lacks_the_settings_that_mailers_replaced(self) -> None:
         with mailers(default={"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1"}}):
             with self.assertRaisesMessage(AttributeError, "EMAIL_HOST setting is not available"):
                 QueuedEmailBackend()
@@ -134,7 +134,7 @@ class ByHandTests(TestCase):
 
 
 class EmailBackendTests(QueueTestCase):
-    """What the command drains where EMAIL_BACKEND decides."""
+    """The backends that the command drains when EMAIL_BACKEND decides."""
 
     def test_using_must_be_the_default(self) -> None:
         self.assertEqual(process_mail_queue("--using", "default"), NOTHING)
@@ -151,6 +151,6 @@ class EmailBackendTests(QueueTestCase):
             process_mail_queue()
 
     @override_settings(EMAIL_BACKEND="django.core.mail.backends.filebased.EmailBackend")
-    def test_backend_of_others_is_not_made(self) -> None:
-        # It would want EMAIL_FILE_PATH.
+    def test_other_backend_is_not_instantiated(self) -> None:
+        # This one would require EMAIL_FILE_PATH.
         self.assertEqual([type(backend) for backend in backends_to_drain()], [QueuedEmailBackend])

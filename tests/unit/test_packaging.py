@@ -1,4 +1,4 @@
-"""The package's metadata, as pyproject.toml has it; what is built from it: tests/packaged.py."""
+"""The metadata in pyproject.toml; tests/process/packaged.py tests the distributions built from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def project() -> dict[str, Any]:
 
 @skipIf(sys.version_info < (3, 11), "Python < 3.11 has no tomllib")
 class ProjectTests(SimpleTestCase):
-    def test_hard_dependencies_are_django_and_queue_front_alone(self) -> None:
+    def test_only_django_and_queue_front_are_hard_dependencies(self) -> None:
         self.assertEqual(project()["dependencies"], ["Django>=4.2", "queue-front>=0.7.2"])
 
     def test_every_extra_is_explained_in_the_readme(self) -> None:
@@ -35,7 +35,7 @@ class ProjectTests(SimpleTestCase):
 
 
 class VersionTests(SimpleTestCase):
-    def test_stands_in_one_place(self) -> None:
+    def test_is_written_in_one_place(self) -> None:
         version = re.escape(mailqueue_backend.__version__)
         holders = [
             path.relative_to(TOP).as_posix()
@@ -44,7 +44,7 @@ class VersionTests(SimpleTestCase):
         ]
         self.assertEqual(holders, ["mailqueue_backend/__init__.py"])
 
-    def test_setup_py_answers_with_it(self) -> None:
+    def test_setup_py_prints_it(self) -> None:
         for options in ([], ["-S"]):  # -S: no site-packages, hence no setuptools
             with self.subTest(options):
                 result = subprocess.run(

@@ -1,4 +1,4 @@
-"""The policy: a table of what can have come of a try, and what follows."""
+"""The policy: the possible results of an attempt, and their consequences."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PolicyTestCase(DiscardLogMixin):
         return self.judge(Attempt(NAMES, accepted, refused), expired)
 
     def log_of_discards(self) -> list[tuple[str, str]]:
-        """Return what happened, and the recipients, of each line of the discard log; empty the log."""
+        """Return the reason and the recipients of each line of the discard log; empty the log."""
         lines = [
             re.fullmatch(r".* - WARNING - (.*?)\. Created:.*, To:(.*?)\. Error: .*", each) for each in self.log_lines()
         ]
@@ -124,27 +124,27 @@ class FailedTests(PolicyTestCase):
                 self.assertEqual(self.recipients_in_log(), logged)
                 self.assertEqual(self.meta.remaining, left)
 
-    def test_line_names_those_who_are_left(self) -> None:
+    def test_line_names_the_remaining_recipients(self) -> None:
         self.meta.remaining = ["b@example.com"]
         self.failed("busy", BUSY, expired=True)
         self.assertEqual(self.recipients_in_log(), ["b@example.com"])
 
 
 class InterruptedDeliveryTests(PolicyTestCase):
-    """Something failed after somebody had accepted the message."""
+    """An error after some recipients were accepted."""
 
-    def test_those_who_have_it_are_not_tried_again(self) -> None:
+    def test_accepted_recipients_are_not_tried_again(self) -> None:
         outcome = self.judge(Attempt(NAMES, ["a@example.com"], [NEVER], OSError("broken")), False)
         self.assertEqual((outcome, self.meta.remaining), (DOQUEUE, ["b@example.com"]))
         self.assertEqual(self.recipients_in_log(), ["c@example.com"])
 
-    def test_fields_that_a_hook_has_spoilt_do_not_have_it_sent_to_all(self) -> None:
+    def test_fields_damaged_by_a_hook_do_not_cause_a_second_copy(self) -> None:
         del self.fields["created"]
         with self.assertLogs(DELIVERY, "ERROR"):
             self.assertEqual(self.delivered(LATER), DOQUEUE)
         self.assertEqual(self.meta.remaining, ["b@example.com"])
 
-    def test_when_all_have_it_nothing_is_left(self) -> None:
+    def test_message_accepted_for_all_recipients_is_sent(self) -> None:
         self.assertEqual(self.judge(Attempt(NAMES, NAMES, [], OSError("broken")), True), SENT)
         self.assertEqual(self.recipients_in_log(), [])
 
@@ -163,28 +163,28 @@ class KeptTests(PolicyTestCase):
         ):
             self.assertEqual(self.failed("busy", BUSY, expired=True), DOQUEUE)
 
-    def test_fields_that_a_hook_has_spoilt(self) -> None:
+    def test_message_whose_fields_were_damaged_by_a_hook_is_kept(self) -> None:
         for fields in ({}, {"created": "yesterday"}):
             with self.subTest(fields=fields), self.assertLogs(DELIVERY, "ERROR"):
                 self.fields = dict(fields)
                 self.assertEqual(self.failed("busy", BUSY), DOQUEUE)
 
-    def test_error_is_kept_in_short(self) -> None:
+    def test_stored_error_is_truncated(self) -> None:
         self.failed("x" * 9999)
         self.assertEqual(len(self.fields[META_KEY]["last_error"]), ERROR_LENGTH)
 
 
 class NameTests(SimpleTestCase):
-    def test_names_are_those_of_the_message(self) -> None:
+    def test_addresses_are_named_as_in_the_message(self) -> None:
         recipients = ["Ä <a@x.example>", "b@bücher.example", "c@x.example"]
         self.assertEqual(
             names_of(["b@xn--bcher-kva.example", "a@X.example"], recipients), [recipients[1], recipients[0]]
         )
 
-    def test_address_of_nobody_is_its_own_name(self) -> None:
+    def test_unknown_address_is_its_own_name(self) -> None:
         self.assertEqual(names_of(["c@x.example"], ["a@x.example"]), ["c@x.example"])
 
-    def test_local_parts_that_differ_in_case_are_two(self) -> None:
+    def test_local_parts_are_case_sensitive(self) -> None:
         self.assertEqual(names_of(["A@x.example"], ["a@x.example", "A@x.example"]), ["A@x.example"])
 
 
@@ -226,7 +226,7 @@ class LinesTests(PolicyTestCase):
         (line,) = lines_of(self.message, self.meta, attempt, judgement)
         self.assertIn("(attempt 1, next in 4 minutes)", line)
 
-    def test_message_of_another_kind(self) -> None:
+    def test_message_that_is_no_emailmessage(self) -> None:
         self.message = object()  # type: ignore[assignment]
         attempt = Attempt(error="busy", reply=BUSY)
         self.assertEqual(self.lines_after(attempt), ["0123456789ab to : busy (attempt 1, next in the next run)"])
@@ -238,12 +238,12 @@ class AddressedToTests(SimpleTestCase):
         self.original = EmailMessage("a", "b", "from@x.example", ["a@x.example", "b@x.example"], cc=["c@x.example"])
         self.copy = addressed_to(self.original, ["b@x.example", "c@x.example"])
 
-    def test_copy_goes_to_some_and_names_all(self) -> None:
+    def test_copy_is_sent_to_some_recipients_and_names_all(self) -> None:
         self.assertEqual(self.copy.recipients(), ["b@x.example", "c@x.example"])
         self.assertEqual(self.copy.message()["To"], "a@x.example, b@x.example")
         self.assertEqual(self.original.recipients(), ["a@x.example", "b@x.example", "c@x.example"])
 
-    def test_copy_of_the_copy_goes_to_no_one_else(self) -> None:
+    def test_copy_of_the_copy_is_sent_to_no_other_recipient(self) -> None:
         for duplicate in (copy.copy(self.copy), copy.deepcopy(self.copy)):
             duplicate.to, duplicate.cc = ["a@x.example", "b@x.example"], []
             self.assertEqual(duplicate.recipients(), ["b@x.example"])

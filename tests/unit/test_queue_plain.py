@@ -1,4 +1,4 @@
-"""Any queue-front module behind the contract: dummy, and the habits of others."""
+"""Any queue-front module behind the contract: dummy, and modules that behave differently."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class DummyTests(QueueContract, TakersContract, SimpleTestCase):
         return open_queue(name)
 
 
-class Habits:
-    """A queue of a site's own, in memory, whose habits can be changed."""
+class SiteQueue:
+    """A site's own queue, in memory, whose methods can be overridden."""
 
     stored: dict[str, list[bytes]] = {}
 
@@ -33,9 +33,9 @@ class Habits:
         self.payloads = self.stored.setdefault(name, [])
 
     def read(self):
-        return self.payloads.pop(0) if self.payloads else self.say_empty()
+        return self.payloads.pop(0) if self.payloads else self.on_empty()
 
-    def say_empty(self):
+    def on_empty(self):
         return None
 
     def write(self, payload):
@@ -47,41 +47,41 @@ class Habits:
 
 
 @override_settings(QUEUE_BACKEND="dummy")
-class HabitsTests(OpensQueues, SimpleTestCase):
+class SiteQueueTests(OpensQueues, SimpleTestCase):
     def setUp(self) -> None:
-        self.addCleanup(Habits.stored.clear)
+        self.addCleanup(SiteQueue.stored.clear)
         super().setUp()
         self.QueueException = importlib.import_module("queue_front").QueueException
 
     def make_queue(self, name: str) -> PlainQueue:
-        return PlainQueue(Habits(name))
+        return PlainQueue(SiteQueue(name))
 
-    def make(self, **habits) -> PlainQueue:
-        return PlainQueue(type("Queue", (Habits,), habits)("mail"))
+    def make(self, **methods) -> PlainQueue:
+        return PlainQueue(type("Queue", (SiteQueue,), methods)("mail"))
 
     def raising(self, error: BaseException):
         return mock.Mock(side_effect=error)
 
-    def test_every_way_to_say_empty_is_none(self) -> None:
-        for name, say_empty in {
+    def test_every_way_to_report_an_empty_queue_is_understood(self) -> None:
+        for name, on_empty in {
             "None": lambda self: None,
             "IndexError": self.raising(IndexError("pop from empty list")),
             "QueueException": self.raising(self.QueueException("Empty")),
         }.items():
             with self.subTest(name):
-                queue = self.make(say_empty=say_empty)
+                queue = self.make(on_empty=on_empty)
                 self.assertIsNone(queue.read())
                 self.assertEqual(queue.consumer(LONG).exchange(wanted=2).reservations, [])
                 self.assertEqual(queue.read_many(2), [])
 
-    def test_a_queue_filled_after_it_said_empty_is_read_again(self) -> None:
-        def fill_and_say_empty(queue):
+    def test_a_queue_filled_after_it_reported_empty_is_read_again(self) -> None:
+        def fill_and_report_empty(queue):
             queue.write(b"late")
             raise self.QueueException("Empty")
 
-        self.assertEqual(self.make(say_empty=fill_and_say_empty).read(), b"late")
+        self.assertEqual(self.make(on_empty=fill_and_report_empty).read(), b"late")
 
-    def test_a_module_is_not_expected_to_know_threads(self) -> None:
+    def test_a_module_is_not_assumed_to_support_threads(self) -> None:
         self.assertFalse(self.queue.parallel)
 
     def test_empty_messages_are_messages(self) -> None:
@@ -96,7 +96,7 @@ class HabitsTests(OpensQueues, SimpleTestCase):
                     queue.read()
                 self.assertIs(caught.exception.__cause__, error)
 
-    def test_a_false_answer_to_a_write_is_an_error_that_tells_how_far_it_came(self) -> None:
+    def test_a_refused_write_is_an_error_that_says_how_many_were_stored(self) -> None:
         queue = self.make(write=lambda self, payload: payload != b"c")
         with self.assertRaisesMessage(QueueUnavailable, "has stored 2 of 4 messages: the queue refused one"):
             queue.write_many(b"a", b"b", b"c", b"d")
@@ -110,9 +110,9 @@ class HabitsTests(OpensQueues, SimpleTestCase):
         self.assertEqual(queue.read(), b"a+b")
 
     def test_a_module_without_write_many_is_written_one_by_one(self) -> None:
-        for habits in ({}, {"write_many": self.raising(NotImplementedError())}):
-            with self.subTest(habits):
-                queue = self.make(**habits)
+        for methods in ({}, {"write_many": self.raising(NotImplementedError())}):
+            with self.subTest(methods):
+                queue = self.make(**methods)
                 self.assertEqual(queue.write_many(b"a", b"b"), [True, True])
                 self.assertEqual(queue.read_many(3), [b"a", b"b"])
 
@@ -128,17 +128,17 @@ class HabitsTests(OpensQueues, SimpleTestCase):
                 self.assertEqual(len(queue), 0)
 
     def held(self, payload: bytes = b"a") -> tuple[Consumer, Reservation]:
-        """Write a message and have a consumer hold it."""
+        """Write a message and reserve it."""
         self.queue.write(payload)
         consumer = self.consumer()
         return consumer, self.reserve(consumer)
 
-    def test_what_cannot_be_written_stays_held(self) -> None:
+    def test_a_message_that_cannot_be_written_stays_held(self) -> None:
         for error, raised in ((OSError("down"), QueueUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)):
             for how in ("release", "bury", "put_back", "leave"):
                 with self.subTest(f"{type(error).__name__} in {how}"):
                     consumer, reservation = self.held()
-                    with mock.patch.object(Habits, "write", self.raising(error)), self.assertRaises(raised):
+                    with mock.patch.object(SiteQueue, "write", self.raising(error)), self.assertRaises(raised):
                         self.settle(consumer, reservation, how)
                     self.check_counts(reserved=1)
                     self.assertTrue(self.settle(consumer, reservation, "release"))
@@ -147,7 +147,7 @@ class HabitsTests(OpensQueues, SimpleTestCase):
     def test_a_refused_message_stays_held_until_it_can_be_put_back(self) -> None:
         consumer, _ = self.held()
         with (
-            mock.patch.object(Habits, "write", return_value=False),
+            mock.patch.object(SiteQueue, "write", return_value=False),
             self.assertRaisesMessage(QueueUnavailable, "has not stored a message: the queue refused one"),
         ):
             consumer.close()
@@ -155,29 +155,29 @@ class HabitsTests(OpensQueues, SimpleTestCase):
         consumer.close()
         self.assertEqual(self.queue.read_many(2), [b"a"])
 
-    def test_only_what_was_not_written_is_written_again(self) -> None:
+    def test_only_messages_that_were_not_written_are_written_again(self) -> None:
         self.queue.write_many(b"a", b"b", b"c")
         consumer = self.consumer()
         releases = [Settlement(reservation, "release") for reservation in consumer.exchange(wanted=3).reservations]
-        write, payloads = Habits.write, []
+        write, payloads = SiteQueue.write, []
 
         def fail_at_the_second(queue, payload):
             payloads.append(payload)
             return write(queue, payload) if len(payloads) != 2 else False
 
-        with mock.patch.object(Habits, "write", fail_at_the_second):
+        with mock.patch.object(SiteQueue, "write", fail_at_the_second):
             with self.assertRaises(QueueUnavailable):
                 consumer.exchange(releases)
             self.assertEqual(consumer.exchange(releases).settled, [True, True, True])
         self.assertEqual(self.queue.read_many(4), [b"a", b"b", b"c"])
 
-    def test_what_was_read_before_an_error_is_not_lost(self) -> None:
+    def test_a_message_read_before_an_error_is_not_lost(self) -> None:
         for error, raised in ((OSError("down"), QueueUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)):
             with self.subTest(type(error).__name__):
                 self.queue.write(b"a")
                 consumer = self.consumer()
                 with (
-                    mock.patch.object(Habits, "say_empty", self.raising(error), create=True),
+                    mock.patch.object(SiteQueue, "on_empty", self.raising(error), create=True),
                     self.assertRaises(raised),
                 ):
                     consumer.exchange(wanted=2)
@@ -194,7 +194,7 @@ class HabitsTests(OpensQueues, SimpleTestCase):
     def test_a_dead_queue_that_cannot_be_opened_keeps_the_message_held(self) -> None:
         consumer, reservation = self.held()
         with (
-            mock.patch.object(Habits, "__init__", self.raising(OSError("down"))),
+            mock.patch.object(SiteQueue, "__init__", self.raising(OSError("down"))),
             self.assertRaisesMessage(QueueUnavailable, "has no dead queue: down"),
         ):
             self.settle(consumer, reservation, "bury")

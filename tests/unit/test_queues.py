@@ -1,4 +1,4 @@
-"""open_queue(): which queue QUEUE_BACKEND names, and what is said when it cannot be used."""
+"""open_queue(): the queue that QUEUE_BACKEND names, and the errors when it cannot be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.engines.takers import WARNINGS
 
 
 class Queue(MessageQueue):
-    """A site's own queue, by which this module can be a QUEUE_BACKEND."""
+    """A site's own queue, so that this module can serve as QUEUE_BACKEND."""
 
 
 class OpenQueueTests(SimpleTestCase):
@@ -46,7 +46,7 @@ class OpenQueueTests(SimpleTestCase):
                 self.assertIs(type(queue), queue_class)
                 self.assertEqual(queue.name, "mail")
 
-    def test_a_backend_that_cannot_be_imported_is_named_with_the_true_cause(self) -> None:
+    def test_the_error_for_a_backend_that_cannot_be_imported_names_the_cause(self) -> None:
         for backend, cause in {
             "nonsense": "No module named 'nonsense'",
             "tests.nonsense": "No module named 'tests.nonsense'",
@@ -60,7 +60,7 @@ class OpenQueueTests(SimpleTestCase):
                 self.assertIn(f"QUEUE_BACKEND = '{backend}'", str(caught.exception))
                 self.assertIn(cause, str(caught.exception))
 
-    def test_the_same_holds_where_queue_front_was_never_imported(self) -> None:
+    def test_backends_are_resolved_before_queue_front_is_imported(self) -> None:
         self.run_python(
             "import django; django.setup()",
             "from django.test import override_settings",
@@ -70,7 +70,7 @@ class OpenQueueTests(SimpleTestCase):
         self.run_python(
             "import django; django.setup()",
             "from tests.unit.test_queues import OpenQueueTests",
-            "OpenQueueTests('test_a_backend_that_cannot_be_imported_is_named_with_the_true_cause').debug()",
+            "OpenQueueTests('test_the_error_for_a_backend_that_cannot_be_imported_names_the_cause').debug()",
         )
 
     def test_a_sites_module_may_import_queue_front(self) -> None:
@@ -95,7 +95,7 @@ class OpenQueueTests(SimpleTestCase):
 
 
 class MessageQueueTests(SimpleTestCase):
-    def test_a_queue_that_lacks_a_method_says_which(self) -> None:
+    def test_a_queue_that_lacks_a_method_names_it(self) -> None:
         queue = adapt(Queue("mail"))
         for name, arguments in {
             "write_many": (b"a",),
@@ -107,7 +107,7 @@ class MessageQueueTests(SimpleTestCase):
             with self.subTest(name), self.assertRaisesMessage(NotImplementedError, f"Queue must define {name}()"):
                 getattr(queue, name)(*arguments)
 
-    def test_a_consumer_that_lacks_a_method_says_which(self) -> None:
+    def test_a_consumer_that_lacks_a_method_names_it(self) -> None:
         for name, call in {
             "_exchange()": lambda consumer: consumer.exchange(wanted=1),
             "take()": lambda consumer: consumer.take(Entry("key", b"a", "due", None, 0)),
@@ -116,6 +116,6 @@ class MessageQueueTests(SimpleTestCase):
             with self.subTest(name), self.assertRaisesMessage(NotImplementedError, f"Consumer must define {name}"):
                 call(consumer)
 
-    def test_a_queue_is_shown_by_module_class_and_name(self) -> None:
+    def test_repr_shows_module_class_and_name(self) -> None:
         self.assertEqual(repr(Queue("mail")), "<tests.unit.test_queues.Queue mail>")
         self.assertEqual(Queue().name, "default")

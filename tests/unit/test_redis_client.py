@@ -1,4 +1,4 @@
-"""The client of the Redis queue: its settings, and servers that are not there."""
+"""The client of the Redis queue: its settings, and servers that do not answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engines.redis_servers import free_port, listening
 
 @needs_driver
 class UnavailableTests(SimpleTestCase):
-    """Nobody answers: send() must not hang, and say where it looked."""
+    """No server answers: send() must not hang, and the error must name the address."""
 
     def test_no_server(self) -> None:
         address = f"localhost:{free_port()}"
@@ -76,7 +76,7 @@ class ConfigurationTests(SimpleTestCase):
             self.assertNotIn("s3cret", "".join(traceback.format_exception(caught.exception)))
 
     @override_settings(MAIL_QUEUE_REDIS_URL=None)
-    def test_a_missing_url_is_asked_for(self) -> None:
+    def test_the_error_for_a_missing_url_shows_an_example(self) -> None:
         with self.assertRaisesRegex(ConfigurationError, 'MAIL_QUEUE_REDIS_URL.*"redis://localhost:6379/0"'):
             Queue("nowhere")
 
@@ -104,7 +104,7 @@ class ConfigurationTests(SimpleTestCase):
         with self.assertRaisesRegex(QueueUnavailable, address):
             queue.write(b"one")
 
-    def test_settings_of_redisd_are_followed(self) -> None:
+    def test_settings_of_redisd_are_used(self) -> None:
         with override_settings(QUEUE_REDIS_CONNECTION="localhost:6379", QUEUE_REDIS_DB=3, QUEUE_REDIS_TIMEOUT=9):
             options = RedisdQueue("nowhere")._server.client.connection_pool.connection_kwargs
         self.assertEqual((options["db"], options["socket_timeout"]), (3, 9))

@@ -1,4 +1,4 @@
-"""Reading replies: whole lines, and nothing else, are answers."""
+"""Reading replies: only complete lines are accepted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RepliesTestCase(SimpleTestCase):
 
 
 class LineTests(RepliesTestCase):
-    def test_lines_one_after_the_other_however_they_come(self) -> None:
+    def test_lines_are_read_in_order_however_they_are_split(self) -> None:
         self.far.sendall(b"250-a\r\n250 b\r\n3")
         self.assertEqual([self.read(), self.read()], [b"250-a\r\n", b"250 b\r\n"])
         self.far.sendall(b"54 c\n")
@@ -38,7 +38,7 @@ class LineTests(RepliesTestCase):
         self.far.close()
         self.assertEqual(self.read(), b"")
 
-    def test_line_that_the_end_cuts_short_is_no_answer(self) -> None:
+    def test_truncated_last_line_is_an_error(self) -> None:
         self.far.sendall(b"250 a\r\n250 o")
         self.far.close()
         self.assertEqual(self.read(), b"250 a\r\n")
@@ -69,7 +69,7 @@ class LineTests(RepliesTestCase):
                 self.far.sendall(line)
                 self.read()
 
-    def test_each_reply_has_the_size_of_its_own(self) -> None:
+    def test_size_limit_applies_to_each_reply(self) -> None:
         line = b"250-" + b"x" * 1018 + b"\r\n"
         for _ in range(2 * REPLY_SIZE // len(line)):
             self.far.sendall(line)
@@ -78,12 +78,12 @@ class LineTests(RepliesTestCase):
 
 
 class SurplusTests(RepliesTestCase):
-    def test_nothing_has_come(self) -> None:
+    def test_nothing_has_arrived(self) -> None:
         self.assertFalse(self.replies.surplus())
         self.assertTrue(self.replies.quiet())
         self.assertEqual(self.near.gettimeout(), 5)
 
-    def test_something_has_come(self) -> None:
+    def test_something_has_arrived(self) -> None:
         for sent in (b"250 a\r\n", b"2", b"421 bye\r\n"):
             with self.subTest(sent=sent):
                 self.far.sendall(sent)
@@ -91,7 +91,7 @@ class SurplusTests(RepliesTestCase):
                 self.assertFalse(self.replies.quiet())
                 self.replies.close()
 
-    def test_what_is_read_already_counts(self) -> None:
+    def test_buffered_bytes_count(self) -> None:
         self.far.sendall(b"250 a\r\n250 b\r\n")
         self.read()
         self.assertTrue(self.replies.surplus())
@@ -101,19 +101,19 @@ class SurplusTests(RepliesTestCase):
         self.assertFalse(self.replies.surplus())
         self.assertFalse(self.replies.quiet())
 
-    def test_connection_that_is_broken_off(self) -> None:
+    def test_connection_that_is_shut_down(self) -> None:
         self.near.shutdown(socket.SHUT_RDWR)
         self.assertFalse(self.replies.quiet())
 
 
 @needs_openssl
 class EncryptedTests(SimpleTestCase):
-    def test_looking_does_not_wait(self) -> None:
+    def test_surplus_and_quiet_do_not_block(self) -> None:
         near, far = socket.socketpair()
         near.settimeout(5)
         far.settimeout(5)
-        shaken = Thread(target=lambda: self.serve(far))
-        shaken.start()
+        server = Thread(target=lambda: self.serve(far))
+        server.start()
         with client_context().wrap_socket(near, server_hostname="127.0.0.1") as wrapped:
             replies = Replies(wrapped)
             self.assertEqual(replies.readline(LIMIT), b"220 a\r\n")
@@ -121,7 +121,7 @@ class EncryptedTests(SimpleTestCase):
             wrapped.sendall(b"x")
             self.assertEqual(replies.readline(LIMIT), b"250 b\r\n")
             self.assertTrue(replies.surplus())
-            shaken.join()
+            server.join()
             self.assertEqual(replies.readline(LIMIT), b"250 c\r\n")
             self.assertFalse(replies.surplus() or replies.quiet())
 

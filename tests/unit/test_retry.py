@@ -1,4 +1,4 @@
-"""Trying again: when, and how long a queue is waited for."""
+"""Retrying: the delay before the next attempt, and how long a drain waits for its queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.smtp.cases import DELIVERY
 
 
 class DelayTests(SimpleTestCase):
-    def test_as_long_as_the_message_is_old_within_limits(self) -> None:
+    def test_delay_is_the_age_of_the_message_within_limits(self) -> None:
         for delay, age, seconds in (
             (0, 100, 0),
             (60, 0, 60),
@@ -35,19 +35,19 @@ class DelayTests(SimpleTestCase):
 
 
 class UnavailableQueueTests(SimpleTestCase):
-    def test_queue_that_comes_back(self) -> None:
+    def test_step_is_repeated_until_the_queue_answers(self) -> None:
         step = mock.Mock(side_effect=[QueueUnavailable("restarting"), QueueUnavailable("restarting"), "done"])
         with mock.patch.object(time, "sleep") as sleep, self.assertLogs(DELIVERY, "INFO"):
             self.assertEqual(retry_while_unavailable(step), "done")
         self.assertEqual([call.args[0] for call in sleep.call_args_list], list(in_flight.PAUSES[:2]))
 
-    def test_queue_that_does_not(self) -> None:
+    def test_step_fails_when_the_queue_stays_down(self) -> None:
         step = mock.Mock(side_effect=QueueUnavailable("gone"))
         with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY), self.assertRaises(QueueUnavailable):
             retry_while_unavailable(step)
         self.assertEqual(step.call_count, len(in_flight.PAUSES) + 1)
 
-    def test_queue_that_is_worth_waiting_for(self) -> None:
+    def test_step_is_repeated_for_longer_while_the_caller_says_so(self) -> None:
         step = mock.Mock(side_effect=[QueueUnavailable("restarting")] * 9 + ["done"])
         with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY, "INFO"):
             self.assertEqual(retry_while_unavailable(step, lambda: True), "done")

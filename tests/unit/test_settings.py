@@ -1,4 +1,4 @@
-"""Settings are typed, live, and checked."""
+"""Settings are typed, read at use, and checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SettingTests(SimpleTestCase):
         self.assertEqual(conf.MAIL_QUEUE_EXPIRE, 86400)
 
     @override_settings(MAIL_QUEUE_EXPIRE="86400")
-    def test_wrong_type_is_an_error_that_says_which(self) -> None:
+    def test_wrong_type_is_an_error_that_names_the_setting(self) -> None:
         with self.assertRaisesMessage(
             ImproperlyConfigured, "MAIL_QUEUE_EXPIRE in your settings must be int or float, not str."
         ):

@@ -1,4 +1,4 @@
-"""What a site's own tests need: mail that is queued, and then in ``mail.outbox``."""
+"""Support for a site's own tests: queued mail is delivered to ``mail.outbox``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def subjects() -> list[str]:
 
 
 class PlainRunTests(TestCase):
-    """Django has put its locmem backend in the place of all others."""
+    """Django has replaced all backends with locmem."""
 
     def test_mail_is_in_the_outbox_at_once_and_nothing_is_queued(self) -> None:
         message("Hello").send()
@@ -52,7 +52,7 @@ class PlainRunTests(TestCase):
 
 @override_settings(EMAIL_BACKEND=BACKEND)
 class QueuedRunTests(TestCase):
-    """The test has put ours back."""
+    """The test has restored the queued backend."""
 
     def test_queue_is_drained_into_the_outbox(self) -> None:
         message("a").send()
@@ -62,7 +62,7 @@ class QueuedRunTests(TestCase):
         self.assertEqual((subjects(), len(open_queue(QUEUE))), (["a", "b"], 0))
         self.assertEqual(mail.outbox[1].recipients(), ["to@example.com", "cc@example.com"])
 
-    def test_messages_are_as_the_queue_keeps_them(self) -> None:
+    def test_messages_have_passed_through_the_queue(self) -> None:
         original = EmailMultiAlternatives(gettext_lazy("Monday"), "Text", "from@example.com", ["to@example.com"])
         original.attach_alternative("<p>Text</p>", "text/html")
         original.attach("a.pdf", b"%PDF", "application/pdf")
@@ -77,13 +77,13 @@ class QueuedRunTests(TestCase):
         self.assertEqual(sent.attachments[0][1], b"%PDF")
         self.assertIn("Message-ID", sent.extra_headers)
 
-    def test_another_queue_is_named(self) -> None:
+    def test_another_queue_can_be_named(self) -> None:
         message("a").send()
         with override_settings(MAIL_QUEUE_NAME="OTHER"):
             message("b").send()
         self.assertEqual((deliver_to_outbox("OTHER"), subjects()), ((1, 0, 1), ["b"]))
 
-    def test_no_server_is_asked_and_the_setting_may_be_over(self) -> None:
+    def test_no_server_is_used_even_after_the_override_has_ended(self) -> None:
         message("a").send()
         with (
             override_settings(EMAIL_BACKEND=LOCMEM),
@@ -113,7 +113,7 @@ class MailersTests(TestCase):
         "news": {"BACKEND": BACKEND, "OPTIONS": {"host": "127.0.0.1"}},
     }
 
-    def test_outbox_tells_the_mailer_by_which_each_was_sent(self) -> None:
+    def test_outbox_shows_the_mailer_of_each_message(self) -> None:
         with override_settings(MAILERS=self.SITE):
             message("a").send()
             message("b").send(using="news")

@@ -1,4 +1,4 @@
-"""What send() refuses, since Django could never send it; and what it accepts, since Django decides."""
+"""send() refuses messages that Django could never send, and accepts every other."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class AddressTests(ValidationTestCase):
             self.assertQueued(changed(to=["a@example.com"] * 3, cc=["Ann Other <a@example.com>"]))
         prepare.assert_not_called()
 
-    def test_object_that_is_no_address_is_unstorable(self) -> None:
+    def test_object_that_is_no_address_is_refused(self) -> None:
         if IS_STRICT:
             self.assertRefused(ValueError, changed(to=[("Ann", None)]))
         else:
             self.assertRefused(UnstorableMessage, changed(to=[("Ann", None)]))
 
-    def test_own_ways_to_send_may_accept_any_address(self) -> None:
+    def test_backend_with_its_own_delivery_may_accept_any_address(self) -> None:
         class OwnSend(QueuedEmailBackend):
             def _send(self, email_message: Any) -> Any:
                 """Send a text message."""
@@ -135,7 +135,7 @@ class TextTests(ValidationTestCase):
                 self.assertQueued(changed(encoding=encoding))
         self.assertQueued(changed(encoding="iso-8859-15", body="5 €"))
 
-    def test_charset_that_a_message_corrects_itself_is_accepted(self) -> None:
+    def test_charset_that_the_message_itself_corrects_is_accepted(self) -> None:
         original = OwnCharset("Subject", "Body", "from@example.com", ["to@example.com"])
         original.encoding = "no-charset"
         self.assertQueued(original)
@@ -159,7 +159,7 @@ class TextTests(ValidationTestCase):
                 else:
                     self.assertQueued(changed(extra_headers=headers))
 
-    def test_nothing_is_rendered_without_suspicion(self) -> None:
+    def test_valid_message_is_not_rendered(self) -> None:
         original = changed(subject="Grüße", body="Zeile\nZeile €", reply_to=["Ann <ann@example.com>"])
         with mock.patch.object(EmailMessage, "message") as rendered:
             self.assertQueued(original)

@@ -1,4 +1,4 @@
-"""What real servers say, and what their words are about."""
+"""The verdicts on replies of real servers."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ REPLIES: list[tuple[Step, str, Verdict]] = [
     ("RCPT", "550 No Such User Here", RECIPIENT),
     ("RCPT", "551 User not found", RECIPIENT),
     ("RCPT", "553 the mailbox does not exist", RECIPIENT),
-    # Enough recipients.
+    # The number of recipients.
     ("RCPT", "452 4.5.3 Error: too many recipients", FULL),
     ("RCPT", "552 5.5.3 Too many recipients", FULL),
     ("RCPT", "452 Too many recipients received this hour", FULL),
     ("RCPT", "452 4.2.2 The email account that you tried to reach is over quota", DOUBT),
     ("RCPT", "452 4.3.1 Insufficient system storage", DOUBT),
-    # The account, the address of the site, its rate: nobody's mail is to be given up.
+    # The site's account, address or rate: no message may be given up.
     ("RCPT", "550 5.2.1 The user you are trying to contact is receiving mail at a rate that …", DOUBT),
     ("MAIL", "550 5.1.8 Access denied, bad outbound sender", DOUBT),
     ("RCPT", "550 5.1.8 Access denied, bad outbound sender AS(42003)", DOUBT),
@@ -97,18 +97,18 @@ REPLIES: list[tuple[Step, str, Verdict]] = [
 
 
 def reply(step: Step, line: str) -> Reply:
-    """Read a line, or several, as smtplib does."""
+    """Parse the lines of a reply as smtplib does."""
     lines = [(each[:3], each[4:]) for each in line.split("\n")]
     return Reply(step, int(lines[0][0]), "\n".join(text for _, text in lines))
 
 
 class VerdictTests(SimpleTestCase):
-    def test_words_of_real_servers(self) -> None:
+    def test_replies_of_real_servers(self) -> None:
         for step, line, verdict in REPLIES:
             with self.subTest(step=step, line=line):
                 self.assertIs(reply(step, line).verdict, verdict)
 
-    def test_refused_content_says_nothing_of_the_account(self) -> None:
+    def test_refused_content_does_not_incriminate_the_account(self) -> None:
         for step, line, incriminates in (
             ("dot", "550-5.7.1 Our system has detected that this message is likely unsolicited mail.", False),
             ("dot", "554 5.7.1 Virus found", False),

@@ -1,4 +1,4 @@
-"""Errors in words, and lines that are said once."""
+"""Error descriptions, and the suppression of repeated log lines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WordsTests(SimpleTestCase):
             with self.subTest(error=error):
                 self.assertEqual(in_words(error), words)
 
-    def test_whose_error_it_is(self) -> None:
+    def test_network_errors_are_recognised(self) -> None:
         for error, network in (
             (ConnectionResetError(), True),
             (smtplib.SMTPServerDisconnected("gone"), True),
@@ -81,35 +81,35 @@ class TroublesTests(SimpleTestCase):
         clock.start()
         self.addCleanup(clock.stop)
         self.now = 1000.0
-        self.said: list[str] = []
+        self.logged: list[str] = []
         self.troubles = Troubles()
 
     def run_with(self, *texts: str, over: str = "over") -> list[str]:
-        """Meet these troubles in one run, ten seconds after the last; return what was said."""
+        """Report these troubles in one run, ten seconds after the last run; return the lines that were logged."""
         self.now += 10
-        self.said.clear()
+        self.logged.clear()
         for text in texts:
-            self.troubles.report(text, text, over, self.said.append)
+            self.troubles.report(text, text, over, self.logged.append)
         self.troubles.end_run()
-        return list(self.said)
+        return list(self.logged)
 
-    def test_trouble_that_lasts_is_said_once_and_after_ten_minutes(self) -> None:
+    def test_lasting_trouble_is_logged_once_and_again_after_ten_minutes(self) -> None:
         self.assertEqual(self.run_with("down"), ["down"])
         said = [self.run_with("down") for _ in range(60)]
         self.assertEqual(said[:59], [[]] * 59)
         self.assertEqual(said[59], ["down (in 61 runs, for 10 minutes)"])
 
-    def test_end_of_a_trouble_is_said_once(self) -> None:
+    def test_end_of_a_trouble_is_logged_once(self) -> None:
         self.run_with("down")
         self.assertEqual([self.run_with(), self.run_with(), self.run_with("down")], [["over"], [], ["down"]])
 
-    def test_trouble_that_has_no_end_is_not_said_again_soon(self) -> None:
+    def test_trouble_without_an_end_is_not_logged_again_soon(self) -> None:
         self.run_with("refused", over="")
         self.assertEqual([self.run_with(), self.run_with("refused", over="")], [[], []])
         self.now += troubles.INTERVAL
         self.assertEqual([self.run_with(), self.run_with("refused", over="")], [[], ["refused"]])
 
-    def test_two_in_one_run_count_as_one(self) -> None:
+    def test_same_trouble_twice_in_one_run_counts_once(self) -> None:
         self.run_with("down", "down")
         self.now += troubles.INTERVAL
         self.assertEqual(self.run_with("down"), ["down (in 2 runs, for 10 minutes)"])
