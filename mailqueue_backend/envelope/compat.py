@@ -87,20 +87,23 @@ def upgrade_message(message: EmailMessage) -> None:
     attributes = vars(message)
     attributes.pop(_OTHER_CONNECTION, None)
     attributes.setdefault(CONNECTION, None)
-    is_stock = type(message) in DJANGOS_CLASSES
-    fills_attachments = not _overrides(message, _ATTACHMENT_METHODS)
-    fills_alternatives = not _overrides(message, _ALTERNATIVE_METHODS)
     if not USES_LEGACY_API:
-        if fills_attachments:
-            attributes.pop("mixed_subtype", None)
-        if fills_alternatives:
-            attributes.pop("alternative_subtype", None)
-        if isinstance(encoding := attributes.get("encoding"), Charset):
-            attributes["encoding"] = encoding.input_charset
+        _upgrade_rendering(message, attributes)
     if message.attachments:
-        _replace_items(message, "attachments", partial(_upgrade_attachment, fill=fills_attachments, is_stock=is_stock))
+        fill, is_stock = not _overrides(message, _ATTACHMENT_METHODS), type(message) in DJANGOS_CLASSES
+        _replace_items(message, "attachments", partial(_upgrade_attachment, fill=fill, is_stock=is_stock))
     if getattr(message, "alternatives", None):
-        _replace_items(message, "alternatives", partial(_upgrade_alternative, fill=fills_alternatives))
+        fill = not _overrides(message, _ALTERNATIVE_METHODS)
+        _replace_items(message, "alternatives", partial(_upgrade_alternative, fill=fill))
+
+
+def _upgrade_rendering(message: EmailMessage, attributes: dict[str, Any]) -> None:
+    """Remove or convert what Python's modern e-mail API does not accept."""
+    for name, methods in (("mixed_subtype", _ATTACHMENT_METHODS), ("alternative_subtype", _ALTERNATIVE_METHODS)):
+        if name in attributes and not _overrides(message, methods):
+            del attributes[name]
+    if isinstance(encoding := attributes.get("encoding"), Charset):
+        attributes["encoding"] = encoding.input_charset
 
 
 def _overrides(message: EmailMessage, names: tuple[str, ...]) -> bool:
@@ -121,6 +124,7 @@ def _replace_items(message: EmailMessage, name: str, upgrade: Callable[[Any], An
 
 
 def _upgrade_attachment(attachment: Any, fill: bool, is_stock: bool) -> Any:
+    """Upgrade an attachment; ``fill``: also what Django's own methods cannot render of it."""
     if isinstance(attachment, Message):
         _upgrade_part(attachment)
         return attachment

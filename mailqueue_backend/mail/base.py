@@ -78,7 +78,7 @@ class QueueingMixin(BaseEmailBackend):
         # Django >= 6.1: the arguments of get_connection(), beside a mailer's OPTIONS.
         names = _SERVER_ARGUMENTS if kwargs.get("alias") is None else kwargs.get("_ignore_unknown_kwargs", ())
         self._ignorable = {
-            name: kwargs[name] for name in names if name in _SERVER_ARGUMENTS and kwargs.get(name) is not None
+            name: kwargs[name] for name in _SERVER_ARGUMENTS if name in names and kwargs.get(name) is not None
         }
         self.fail_silently = fail_silently
         self.report = Report()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections import UserDict
+from collections import OrderedDict, UserDict
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any
@@ -66,6 +66,14 @@ if ATTACHMENT:
         note = ""
 
 
+class SlottedAttachment(tuple):  # type: ignore[type-arg]
+    __slots__ = ()
+
+
+class OwnList(list):  # type: ignore[type-arg]
+    pass
+
+
 class ThreeMembers(tuple):  # type: ignore[type-arg]
     """An alternative with a language."""
 
@@ -118,6 +126,16 @@ class MultiValued(dict):  # type: ignore[type-arg]
 
     def __getitem__(self, name: str) -> Any:
         return super().__getitem__(name)[0]
+
+
+class Fixed(dict):  # type: ignore[type-arg]
+    """Drops what is added."""
+
+    def __init__(self, items: dict[str, str]) -> None:
+        super().__init__({"X-Tag": items["X-Tag"]})
+
+    def __setitem__(self, name: str, value: str) -> None:
+        pass
 
 
 class Stored(UserDict):  # type: ignore[type-arg]
@@ -173,6 +191,26 @@ class AttachmentTests(SameAsDjangoTestCase):
         for found, kind in ((email.attachments[0], OwnAttachment), (email.alternatives[0], OwnAlternative)):
             self.assertIs(type(found), kind)
             self.assertEqual(found.note, "kept")
+
+    def test_class_stays_where_the_content_changes(self) -> None:
+        if not ATTACHMENT:
+            self.skipTest("EmailAttachment came with Django 5.2")
+        original = message()
+        attachment = OwnAttachment("a.txt", "é".encode(), "text/plain")
+        attachment.note = "kept"
+        original.attachments = [attachment, SlottedAttachment(("b.txt", b"b", "text/plain"))]
+        QueuedEmailBackend().send_messages([original])
+        found, slotted = loads(self.queue.read_many(1)[0]).email.attachments
+        self.assertEqual((type(found), found.content, found.note), (OwnAttachment, "é", "kept"))
+        self.assertEqual((type(slotted), slotted[1]), (SlottedAttachment, "b"))
+
+    def test_attachment_that_is_a_list(self) -> None:
+        original = message(headers=STAMPS)
+        original.attachments = [["a.zip", b"\x89", "application/zip"], OwnList(["b.zip", b"\x89", "application/zip"])]  # type: ignore[list-item]
+        self.arrives(original)
+        original.attachments = [OwnList(["b.txt", b"text", "text/plain"])]  # type: ignore[list-item]
+        QueuedEmailBackend().send_messages([original])
+        self.assertEqual(loads(self.queue.read_many(1)[0]).email.attachments[0][1], "text")
 
     def test_alternatives_of_three_members(self) -> None:
         original = ThreeAlternatives("S", "B", "from@example.com", ["to@example.com"], headers=STAMPS)
@@ -231,6 +269,7 @@ class HeadersTests(SameAsDjangoTestCase):
         for headers in (
             CaseInsensitive({"x-tag": "a", "REPLY-TO": "r@example.com", **STAMPS}),
             MultiValued({"X-Tag": ["a", "b"], **{name: [value] for name, value in STAMPS.items()}}),
+            OrderedDict({"X-Tag": "a", **STAMPS}),
             Stored({"X-Tag": "a", **STAMPS}),
             MappingProxyType({"X-Tag": "a", **STAMPS}),
             CaseInsensitiveMapping({"x-tag": "a", "REPLY-TO": "r@example.com", **STAMPS}),
@@ -243,6 +282,17 @@ class HeadersTests(SameAsDjangoTestCase):
         outer = message("Outer", headers=STAMPS)
         outer.attach("f.eml", inner, "message/rfc822")  # type: ignore[arg-type]
         self.assertEqual(self.arrives(outer).count(b"X-Tag"), 2)
+
+    def test_headers_of_a_class_that_cannot_be_pickled(self) -> None:
+        class Local(dict):  # type: ignore[type-arg]
+            pass
+
+        self.arrives(message(headers=Local(STAMPS)))
+
+    def test_class_that_accepts_no_further_header_stays_without(self) -> None:
+        headers = Fixed({"X-Tag": "a"})
+        QueuedEmailBackend().send_messages([message(headers=headers)])
+        self.assertEqual(loads(self.queue.read_many(1)[0]).email.extra_headers, headers)
 
     def test_message_id_and_date_are_added(self) -> None:
         for headers in (
