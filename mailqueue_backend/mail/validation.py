@@ -86,11 +86,11 @@ def _refuse_addresses(message: EmailMessage, addresses: list[Any]) -> None:
     for address in addresses:
         try:
             _prepare_address(address, message.encoding or "utf-8")
-        except (ValueError, LookupError):
-            raise
         except interrupts():
             raise
-        except Exception as error:  # Django may raise anything for what is no address
+        except Exception as error:  # Python's parser may raise anything for what is no address
+            if _is_about_text(error):
+                raise
             raise UnstorableMessage(f"Django cannot send to or from {address!r}: {error}") from error
 
 
@@ -121,11 +121,16 @@ def _render(message: EmailMessage) -> None:
     try:
         rendered: Any = duplicate.message() if USES_LEGACY_API else duplicate.message(policy=SMTP)  # type: ignore[call-arg,unused-ignore]
         rendered.as_bytes()
-    except (ValueError, LookupError):
-        raise
     except interrupts():
         raise
     except Exception as error:
+        if _is_about_text(error):
+            raise
         # A site's own message() may fail now and not in a drain.
         if type(message) in DJANGOS_CLASSES:
             raise UnstorableMessage(f"Django cannot render the message: {error}") from error
+
+
+def _is_about_text(error: Exception) -> bool:
+    """Return whether an error says what is wrong: UnicodeError or ValueError, or LookupError for an unknown charset."""
+    return isinstance(error, ValueError) or type(error) is LookupError
