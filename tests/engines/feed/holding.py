@@ -19,6 +19,7 @@ from mailqueue_backend.delivery.policy import DELIVERED
 from mailqueue_backend.delivery.report import Report
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.base import Consumer, Exchange, Reservation
+from tests.smtp import delayed
 
 from .base import MANY, FeedMixin
 
@@ -76,6 +77,22 @@ class HoldingContract(FeedMixin):
                 with self.another_consumer() as stolen:
                     self.drain(workers=workers)
                 self.assertEqual((stolen, sorted(self.sent())), ([], list("abcdefgh")))
+
+    @tag("slow")
+    @override_settings(MAIL_QUEUE_LEASE=3.0)
+    def test_reply_to_the_whole_message_may_take_longer_than_other_steps(self) -> None:
+        self.need("leases")
+        self.use(mock.patch("mailqueue_backend.delivery.drain.MESSAGES_PER_WORKER", 1))
+        # A message has half of the lease. A worker in the feed's thread may then wait until the lease ends; the feed
+        # renews it for the others.
+        for workers, seconds in ((1, 2.2), (2, 4.5)):
+            with self.subTest(workers=workers):
+                self.start_anew()
+                self.script = delayed("dot", seconds)
+                self.enqueue("a", "b")
+                with self.another_consumer() as stolen:
+                    self.drain(workers=workers)
+                self.assertEqual((stolen, sorted(self.sent())), ([], ["a", "b"]))
 
     def test_ready_messages_are_dropped_once_another_drain_may_hold_them(self) -> None:
         self.need("leases")
