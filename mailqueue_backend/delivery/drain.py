@@ -70,15 +70,16 @@ class Drain:
                 pool.close()
         finally:
             pool.close()
-        self._conclude(pool)
+        self._conclude(pool, quota)
         if pool.error is not None:
             raise pool.error
         return self.report
 
-    def _conclude(self, pool: WorkerPool) -> None:
+    def _conclude(self, pool: WorkerPool, quota: Quota) -> None:
         """Complete the report, and log why messages wait."""
         self.report.recipients_given_up = sum(worker.recipients_given_up for worker in pool.workers)
-        is_left = not self._options.stop.asked and self.report.tried < self.report.length
+        wanted = min(self.report.length, self._options.limit or self.report.length)
+        is_left = not quota.is_over() and self.report.tried < wanted
         mailers = {self._main, *self._mailers.values()}
         has_reasons = any(mailer.reasons(is_left) for mailer in mailers)
         waiting = self._describe_waiting(pool.workers) if has_reasons else ""
