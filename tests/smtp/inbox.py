@@ -77,7 +77,7 @@ class SMTPServerMixin(SimpleTestCase):
 
     @contextmanager
     def scripted(self, script: Script) -> Iterator[ScriptedServer]:
-        """Have a scripted server at EMAIL_HOST in place of the inbox."""
+        """Replace the inbox at EMAIL_HOST by a scripted server."""
         with ScriptedServer(script) as smtp, override_settings(EMAIL_PORT=smtp.port):
             yield smtp
 

@@ -54,7 +54,7 @@ class DeadlineTests(SimpleTestCase):
         self.deadline.fire_if_over(time.monotonic() + 9)
         self.assertNotCut()
 
-    def test_not_cut_when_nothing_is_in_hand(self) -> None:
+    def test_idle_connection_is_not_cut(self) -> None:
         self.deadline.fire_if_over(math.inf)
         self.deadline.start(10)
         self.deadline.clear()

@@ -91,7 +91,7 @@ class ConnectionTests(MailTestCase):
 
 class FailureTests(MailTestCase):
     def assertOneFails(self, failing: EmailMessage, expected: str) -> None:
-        """The message fails alone, with its traceback in the log, and stays queued."""
+        """Only this message fails; its traceback is logged, and it stays queued."""
         QueuedEmailBackend().send_messages([message("a"), failing, message("b")])
         with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged:
             report = drain()

@@ -93,7 +93,7 @@ class CallersMessageTests(TestCase):
         self.assertEqual(headers, {"X-Campaign": "spring"})
         self.assertEqual(vars(original), before)
 
-    def test_connection_is_left_behind(self) -> None:
+    def test_connection_of_a_message_is_not_stored(self) -> None:
         backend = QueuedEmailBackend()
         original = message()
         name = "_connection" if "_connection" in vars(original) else "connection"

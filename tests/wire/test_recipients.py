@@ -115,7 +115,7 @@ class PartlyDeliveredTests(ScriptedTestCase):
         self.assertIn(f"To:{NAMES[1]}. Error: 550 5.1.1 gone", self.discards()[0])
         self.assertEqual(len(self.queue), 0)
 
-    def test_one_after_the_other(self) -> None:
+    def test_each_drain_sends_to_the_recipients_left(self) -> None:
         self.serve(in_turn(RCPT=[None, "450 later", "450 later", "450 later", None, None]))
         self.enqueue("a", to=NAMES)
         self.failing_drain()

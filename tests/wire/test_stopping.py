@@ -1,4 +1,4 @@
-"""Asking a drain to end: once, twice, by a signal, and what becomes of the message in hand."""
+"""Asking a drain to end: once, twice, by a signal, and what happens to the current message."""
 
 from __future__ import annotations
 
@@ -115,13 +115,13 @@ class DrainTests(ScriptedTestCase):
         backend = self.backend(timeout=60)
         return backend
 
-    def test_message_in_hand_is_finished(self) -> None:
+    def test_current_message_is_finished(self) -> None:
         backend = self.backend_asked_at(1)
         self.enqueue("a", "b", "c")
         report = self.drain(backend)
         self.assertEqual((report.sent, len(self.queue), self.smtp.copies), (1, 2, {"a": 1}))
 
-    def test_message_in_hand_is_let_go_of_as_it_was(self) -> None:
+    def test_current_message_is_requeued_unchanged(self) -> None:
         backend = self.backend_asked_at(2)
         self.enqueue("a", "b", created=datetime(2020, 1, 1))
         began = time.monotonic()
