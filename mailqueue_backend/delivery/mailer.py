@@ -102,6 +102,22 @@ class Mailer:
             self._report_refused([kind for kind in list(self._refused) if kind.sender == sender])
         self._paused_in_a_row.clear()
 
+    def counts_as_tried(self, refused: Refused) -> bool:
+        """Return whether a refused message counts as tried. If its sender has to pause, the fourth one does not.
+
+        Several workers may meet the same limit at once.
+        """
+        kind = _Kind(refused.sender, refused.reply.step, refused.reply.code)
+        if not refused.reply.incriminates:
+            return True
+        alike = self._refused.setdefault(kind, {})
+        alike.setdefault(refused.id, refused)
+        before = list(alike)[:REFUSALS_OF_A_SENDER]
+        if refused.sender not in self.paused and (refused.id in before or not _shows_the_sender(kind, alike)):
+            return True
+        alike.pop(refused.id, None)
+        return False
+
     def note_refused(self, refused: Refused) -> None:
         """Note a message that may have been refused because of its sender, and pause a sender of several such ones."""
         sender, reply = refused.sender, refused.reply
@@ -115,11 +131,10 @@ class Mailer:
             # Another worker has just logged the others.
             self.report(refused.id, refused.lines, refused.error)
             return
-        domains = set().union(*(each.domains for each in list(alike.values())))
-        if len(alike) < REFUSALS_OF_A_SENDER or (reply.step == "RCPT" and len(domains) < 2):
+        if len(alike) < REFUSALS_OF_A_SENDER or not _shows_the_sender(kind, alike):
             return
-        self._refused.pop(kind, None)
         self.paused[sender] = f"{reply} (mail from {sender or '<>'})"
+        self._refused.pop(kind, None)
         self._paused_in_a_row.add(sender)
         if len(self._paused_in_a_row) >= PAUSED_SENDERS:
             self.blocked = str(reply)
@@ -151,6 +166,12 @@ class Mailer:
         for kind in kinds:
             for refused in list(self._refused.pop(kind, {}).values()):
                 self.report(refused.id, refused.lines, refused.error)
+
+
+def _shows_the_sender(kind: _Kind, alike: dict[str, Refused]) -> bool:
+    """Return whether refusals are the sender's fault, and not that of the recipients' one domain."""
+    domains = set().union(*(each.domains for each in list(alike.values())))
+    return kind.step != "RCPT" or len(domains) > 1
 
 
 def _has_traceback(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from email.utils import parseaddr
 from smtplib import SMTPRecipientsRefused
@@ -25,7 +25,7 @@ from .mailer import Mailer, Refused
 from .policy import Attempt, Refusal, judge, lines_of
 from .report import DOQUEUE, SENT, Outcome
 from .retries import Retries
-from .verdict import Verdict
+from .verdict import Reply, Verdict
 from .words import in_words
 
 #: Seconds to connect, and socket timeout of backends other than ours, if none is configured.
@@ -142,8 +142,12 @@ class Session:
         if attempt.accepted or attempt.doubt is None:
             self.mailer.report(self.meta.id, lines, attempt.error)
         else:
-            domains = {address.rpartition("@")[2].lower() for address in self.transcript.recipients}
-            self.mailer.note_refused(Refused(self._sender, attempt.doubt, self.meta.id, domains, lines, attempt.error))
+            self.mailer.note_refused(self._refused(attempt.doubt, lines, attempt.error))
+
+    def _refused(self, doubt: Reply, lines: Sequence[str] = (), error: object = None) -> Refused:
+        assert self.meta is not None
+        domains = {address.rpartition("@")[2].lower() for address in self.transcript.recipients}
+        return Refused(self._sender, doubt, self.meta.id, domains, lines, error)
 
     def _attempt(self, message: Any) -> Attempt:
         """Send a message in as many transactions as may help."""
@@ -179,10 +183,10 @@ class Session:
             blocking = next((reply for reply in answer.replies() if reply.verdict is Verdict.BLOCKED), None)
             if blocking is not None:
                 self.mailer.blocked = blocking
-            # Others may have been refused alike while this message was under way.
-            reason = blocking or (answer.doubt and self.mailer.paused.get(self._sender))
-            if reason:
-                return Attempt(error=reason, reached=False)
+            if blocking is not None:
+                return Attempt(error=blocking, reached=False)
+            if answer.doubt is not None and not self.mailer.counts_as_tried(self._refused(answer.doubt)):
+                return Attempt(error=answer.doubt, reached=False)
         if not self.transcript.accepted and not answer.refused:
             return Attempt(error=error, reply=answer.reply, doubt=answer.doubt)
         recipients = self.recipients()
