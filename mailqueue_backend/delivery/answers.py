@@ -1,4 +1,4 @@
-"""What the server has answered to one transaction, put together from the transcript and the error that ended it."""
+"""The server's replies to one transaction, taken from the transcript and the error that ended it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from collections.abc import Iterator
 from ..transport.connection import Transcript
 from .policy import reply_of_a_service
 from .verdict import Reply, Verdict
-from .words import decoded, in_words, reply_of
+from .words import decode_reply, in_words, reply_of
 
+#: The reply of a server that closes the connection.
 _CLOSING = 421
 
 
 class Answer:
-    """The replies to one transaction. A connection that the server closed counts as a 421 to the step it left open."""
+    """The replies to one transaction. A lost connection counts as a 421 reply to the step that was pending."""
 
     def __init__(self, transcript: Transcript, error: Exception | None = None) -> None:
         self.error = error
-        #: The replies to recipients who were refused for themselves, by address.
+        #: The replies that refused single recipients, by address.
         self.refused: dict[str, Reply] = {}
-        #: The reply to all recipients alike; None: there is none, or none that can be known.
+        #: The reply that applies to all recipients; None: there was none, or it is unknown.
         self.reply: Reply | None = None
         if isinstance(error, smtplib.SMTPRecipientsRefused):
             replies = transcript.refused or error.recipients
         else:
             replies = transcript.refused
         for address, answer in replies.items():
-            reply = Reply("RCPT", *decoded(answer))
+            reply = Reply("RCPT", *decode_reply(answer))
             if reply.code == _CLOSING:
                 self.reply = reply
             else:
@@ -42,14 +43,14 @@ class Answer:
             self.reply = self.reply or reply_of_a_service(error)
 
     def replies(self) -> Iterator[Reply]:
-        """Yield the reply to all, then those to single recipients."""
+        """Yield the reply that applies to all recipients, then those to single recipients."""
         if self.reply is not None:
             yield self.reply
         yield from self.refused.values()
 
     @property
     def doubt(self) -> Reply | None:
-        """The reply that leaves it open whether the message can be accepted later; None: each one is certain."""
+        """A reply after which the message may still be accepted later; None: all replies are final."""
         if self.reply is not None:
             return self.reply if self.reply.verdict is Verdict.DOUBT else None
         uncertain = (Verdict.DOUBT, Verdict.FULL)
@@ -57,10 +58,10 @@ class Answer:
 
     @property
     def is_lost(self) -> bool:
-        """The connection was lost: after the dot, the message may have arrived."""
+        """The connection was lost. If this was after the final dot, the message may have arrived."""
         return isinstance(self.error, smtplib.SMTPServerDisconnected)
 
     @property
     def is_hang_up(self) -> bool:
-        """The server has hung up before the whole message was sent."""
+        """The server closed the connection before the final dot."""
         return self.reply is not None and self.reply.code == _CLOSING and self.reply.step != "dot"

@@ -1,4 +1,4 @@
-"""A worker's connection to one mailer: whether it is open, and what it has carried."""
+"""A worker's connection to one mailer: its state, and the number of messages sent over it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .mailer import Mailer
 
 logger = get_logger("delivery")
 
-#: Maximum number of messages per connection; a common limit of servers.
+#: Maximum number of messages per connection, a limit that many servers have.
 MESSAGES_PER_CONNECTION = 100
-#: Refusals in a row after which a connection is closed. Postfix answers a client that has caused many errors slowly.
+#: Consecutive refusals after which a connection is closed. Postfix slows down its replies after many errors.
 REFUSALS_PER_CONNECTION = 4
-#: Seconds to connect while other sessions are connected: a server that is at its limit may never answer.
+#: Seconds to connect while other sessions are connected: a server at its connection limit may never answer.
 FURTHER_CONNECTION_SECONDS = 10
 
 #: Django's method. While a test patches it, no connection is made: nothing may be sent, and no server exists.
@@ -41,43 +41,43 @@ class State(Enum):
 
 
 class Link:
-    """Opens, uses and closes the connection of a backend. For one thread."""
+    """Opens, uses and closes the connection of a backend. Not thread-safe."""
 
     def __init__(self, mailer: Mailer, backend: Any, deadline: Deadline) -> None:
         self.mailer = mailer
         self.backend = backend
         self.deadline = deadline
         self.state = State.CLOSED
-        #: Whether it has ever connected, which shows that the server answers.
+        #: Whether the link has ever connected, which shows that the server answers.
         self.has_connected = False
-        #: Whether no connection could be made for the current message.
+        #: Whether connecting has failed for the current message.
         self.has_failed = False
-        #: Whether it is connecting or sending itself, so that a call of backend.open() is part of that.
+        #: Whether the link is connecting or sending, so that a call of backend.open() comes from the link itself.
         self.is_busy = False
         #: Whether the last transaction was pipelined.
         self.was_pipelined = False
-        #: Messages that the connection has carried, delivered or not, except those whose MAIL was refused.
-        self._carried = 0
-        #: Messages that the server has accepted over the connection.
+        #: Messages sent over the connection, delivered or not, except those whose MAIL was refused.
+        self._message_count = 0
+        #: Messages that the server accepted over the connection.
         self.accepted = 0
-        #: Replies of refusal since the last of these.
+        #: Refusals since the last accepted message.
         self._refusals = 0
 
     def transact(self, message: Any, transcript: Transcript, may_pipeline: bool) -> Any:
-        """Send a message through the backend's own class, and return its count of messages sent."""
+        """Send a message through the backend's own methods, and return the number that it reports as sent."""
         if SMTPBackend.send_messages is _SEND_MESSAGES:
             self.connect()
         connection = getattr(self.backend, "connection", None)
         if isinstance(connection, DeliveryMixin):
             connection.transcript, connection.may_pipeline = transcript, may_pipeline
         refused, accepted = len(transcript.refused), len(transcript.accepted)
-        self._carried += 1
+        self._message_count += 1
         sent: Any = None
         self.is_busy, in_delivery.message = True, message
         try:
             sent = self.backend._send_now(message)
         except SMTPSenderRefused:
-            self._carried -= 1
+            self._message_count -= 1
             self._refusals += 1
             raise
         finally:
@@ -93,14 +93,14 @@ class Link:
         return sent
 
     def connect(self) -> None:
-        """Ensure a usable connection. Raises what the backend's open() raises, or raised before."""
+        """Ensure a usable connection. Raises the error of the backend's open(), or the one that blocked the mailer."""
         if self.state is State.OPEN:
             self._retire()
         if self.state is not State.OPEN:
             self._open()
 
     def _retire(self) -> None:
-        """Close a connection that is lost, that has carried enough, or whose server may begin to answer slowly."""
+        """Close a connection that is lost, or that has reached its maximum of messages or refusals."""
         connection = getattr(self.backend, "connection", None)
         if isinstance(connection, DeliveryMixin):
             usable = connection.usable()
@@ -108,11 +108,11 @@ class Link:
             usable = not isinstance(self.backend, SMTPBackend) or bool(getattr(connection, "sock", True))
         if not usable:
             self.drop()
-        elif self._carried >= MESSAGES_PER_CONNECTION or self._refusals >= REFUSALS_PER_CONNECTION:
+        elif self._message_count >= MESSAGES_PER_CONNECTION or self._refusals >= REFUSALS_PER_CONNECTION:
             self.hang_up()
 
     def _open(self) -> None:
-        """Open the backend; a failure blocks the mailer, so that no session tries again."""
+        """Open the backend. A failure blocks the mailer, unless other sessions are connected."""
         if isinstance(self.mailer.blocked, Exception):
             self.has_failed = True
             raise self.mailer.blocked.with_traceback(None)
@@ -124,16 +124,16 @@ class Link:
                 self.backend.open()
                 connection = getattr(self.backend, "connection", None)
                 if isinstance(connection, DeliveryMixin):
-                    # A server that refuses the greeting refuses no message.
+                    # A server that refuses EHLO here does not refuse the message.
                     connection.ehlo_or_helo_if_needed()
             self.state, self.has_connected = State.OPEN, True
-            self._carried = self.accepted = self._refusals = 0
+            self._message_count = self.accepted = self._refusals = 0
             self.mailer.connected.add(self)
         except interrupts():
             raise
         except Exception as error:
             if self.deadline.fired and self.has_connected:
-                raise  # the message has used up its time; that says nothing of the server
+                raise  # the message ran out of time: this need not be the server's fault
             self.has_failed = True
             if self.mailer.note_failed_connection(self, error):
                 self.state = State.REFUSED
@@ -141,22 +141,22 @@ class Link:
         finally:
             self.is_busy = False
             if self.state is not State.OPEN:
-                # It may lack its TLS or its login.
+                # open() may have failed before STARTTLS or the login.
                 self.drop()
 
     def hang_up(self) -> None:
         """Close the connection; ignore errors."""
-        self._forget()
+        self._mark_closed()
         try:
             self.backend.close()
         except interrupts():
             raise
-        except Exception:  # any transport may stand behind
+        except Exception:  # the backend may use any transport
             logger.debug("Closing the connection failed.", exc_info=True)
 
     def drop(self) -> None:
-        """Close the connection without sending QUIT, even if it is only half open."""
-        self._forget()
+        """Close the connection without QUIT, even if open() has not finished."""
+        self._mark_closed()
         for name in ("connection", "_partial_connection"):
             connection = getattr(self.backend, name, None)
             if connection is not None and isinstance(self.backend, SMTPBackend):
@@ -165,7 +165,7 @@ class Link:
                     connection.close()
         self.deadline.release()
 
-    def _forget(self) -> None:
+    def _mark_closed(self) -> None:
         if self.state is State.OPEN:
             self.state = State.CLOSED
         self.mailer.connected.discard(self)

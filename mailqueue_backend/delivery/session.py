@@ -1,4 +1,4 @@
-"""One worker's deliveries through one mailer: message after message, over one connection as long as it lasts."""
+"""One worker's deliveries through one mailer: one message at a time, reusing the connection while it is usable."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .retries import Retries
 from .verdict import Reply, Verdict
 from .words import in_words
 
-#: Seconds to connect, and socket timeout of backends other than ours, if none is configured.
+#: Seconds to connect if no timeout is configured. For backends other than ours, also the timeout of the socket.
 TIMEOUT = 60
-#: The error of a message if the backend returns that it sent none.
+#: The error of a message if the backend returns 0.
 NOT_SENT = "nobody to send it to, or not sent"
 
-#: The error of recipients for whom an override has not sent the message, after others were refused.
+#: The error of recipients to which an override did not send the message after another recipient was refused.
 NOT_ASKED = "not sent yet, since another recipient was refused"
 
 #: Django's method. Attachments are encoded in advance only if the backend uses it, since an override may read them.
@@ -41,7 +41,7 @@ _SEND = vars(SMTPBackend)["_send"]
 
 
 class Session:
-    """Delivers messages through a backend, over one connection while it lasts. Not thread-safe.
+    """Delivers messages through a backend, reusing one connection while it is usable. Not thread-safe.
 
     While the session exists, ``backend.open()`` connects and the backend raises errors; otherwise it only queues.
     """
@@ -54,7 +54,7 @@ class Session:
         self._stop = stop
         self._fail_silently, self._timeout = backend.fail_silently, getattr(backend, "timeout", TIMEOUT)
         backend.fail_silently = False
-        #: Whether no timeout is configured, so that each step may take as long as RFC 5321 has it.
+        #: Whether no timeout is configured, so that the timeouts of RFC 5321 apply to each step.
         self.waits_as_rfc = self._timeout is None
         if self.waits_as_rfc:
             backend.timeout = TIMEOUT
@@ -69,18 +69,18 @@ class Session:
         """
         self._reopen = reopen
         self.meta = meta
-        #: The envelope sender, as far as the message tells.
+        #: The address in from_email, which stands for the envelope sender.
         self._sender = ""
-        #: The copy that is sent.
+        #: The copy of the message that is sent.
         self._message: Any = None
         #: The server's replies to this message.
         self.transcript = Transcript()
         #: The outcome that send() or fail() decided; None: not decided.
         self.outcome: Outcome | None = None
-        #: Recipients who were given up.
+        #: Number of recipients that were given up.
         self.given_up = 0
-        #: Whether it was not tried: the mailer or the sender has to wait, this session cannot connect, or the drain was
-        #: told to abort.
+        #: Whether the message was not tried: the mailer is blocked, the sender is paused, this session cannot connect,
+        #: or the drain was aborted.
         self.not_tried = False
         self.link.has_failed = False
 
@@ -111,7 +111,7 @@ class Session:
         return self._decide(message, expired, fields, attempt)
 
     def recipients(self) -> list[str]:
-        """Return the recipients that are to get the message, as the message spells them."""
+        """Return the remaining recipients, spelled as in the message."""
         assert self.meta is not None
         if self.meta.remaining is not None:
             return with_addresses(self.meta.remaining, ())
@@ -120,22 +120,22 @@ class Session:
 
     def _decide(self, message: Any, expired: datetime, fields: dict[str, Any], attempt: Attempt) -> Outcome:
         assert self.meta is not None
-        lets_go = self._stop.forced_by is not None and attempt.error is not None
+        is_aborted = self._stop.forced_by is not None and attempt.error is not None
         if attempt.is_delivered:
             self.mailer.note_accepted(self._sender)
             self.outcome = SENT
-        elif (lets_go or self.link.state is State.REFUSED) and not attempt.accepted:
+        elif (is_aborted or self.link.state is State.REFUSED) and not attempt.accepted:
             self.outcome, self.not_tried = DOQUEUE, True
         else:
             judgement = judge(message, self.meta, fields, expired, attempt)
             self.outcome, self.given_up = judgement.outcome, judgement.given_up
             self.not_tried = not attempt.reached and self.outcome == DOQUEUE
             if attempt.reached:
-                self._note(attempt, lines_of(message, self.meta, attempt, judgement))
+                self._notify_mailer(attempt, lines_of(message, self.meta, attempt, judgement))
         return self.outcome
 
-    def _note(self, attempt: Attempt, lines: list[str]) -> None:
-        """Tell the mailer of a message that was refused, or that only some recipients have."""
+    def _notify_mailer(self, attempt: Attempt, lines: list[str]) -> None:
+        """Notify the mailer of a message that was refused for at least one recipient."""
         assert self.meta is not None
         if attempt.accepted:
             self.mailer.note_accepted(self._sender)
@@ -150,7 +150,7 @@ class Session:
         return Refused(self._sender, doubt, self.meta.id, domains, lines, error)
 
     def _attempt(self, message: Any) -> Attempt:
-        """Send a message in as many transactions as may help."""
+        """Send a message, in further transactions for as long as ``Retries`` prepares them."""
         self.transcript = Transcript()
         retries: Retries | None = None
         while True:
@@ -164,18 +164,18 @@ class Session:
             if error is None and retries is None and not self.transcript.refused:
                 return self._accepted(sent)
             retries = retries or Retries(self.mailer, self.link, self.transcript)
-            over = self._stop.forced_by is not None or self.deadline.fired
-            if over or not retries.goes_on(Answer(self.transcript, error)):
+            is_over = self._stop.forced_by is not None or self.deadline.fired
+            if is_over or not retries.prepare_next(Answer(self.transcript, error)):
                 return self._attempt_after(error)
 
     def _accepted(self, sent: Any) -> Attempt:
-        """Return the attempt whose first transaction met no refusal and no error."""
+        """Return the attempt after a first transaction without refusals or errors."""
         self.mailer.pipelining_is_proven |= self.link.was_pipelined
-        # Other backends than SMTP may return None, and an overridden _send() too.
+        # Backends other than SMTP, and an overridden _send(), may return None.
         return Attempt(error=NOT_SENT if sent == 0 and not self.transcript.accepted else None)
 
     def _attempt_after(self, error: Exception | None) -> Attempt:
-        """Return the attempt that the transcript and ``error`` describe, recipients spelled as in the message."""
+        """Return the attempt for the transcript and ``error``, with recipients spelled as in the message."""
         answer = Answer(self.transcript, error)
         if not self.transcript.accepted:
             if self.link.has_failed:
@@ -183,7 +183,6 @@ class Session:
             blocking = next((reply for reply in answer.replies() if reply.verdict is Verdict.BLOCKED), None)
             if blocking is not None:
                 self.mailer.blocked = blocking
-            if blocking is not None:
                 return Attempt(error=blocking, reached=False)
             if answer.doubt is not None and not self.mailer.counts_as_tried(self._refused(answer.doubt)):
                 return Attempt(error=answer.doubt, reached=False)
@@ -195,13 +194,13 @@ class Session:
         accepted = names_of(self.transcript.accepted, recipients)
         others: object = error
         if isinstance(error, SMTPRecipientsRefused):
-            # It concerns those who were refused; an override may have sent to one after the other.
+            # The error covers the refused recipients only: an override may send to each recipient separately.
             is_answered = not set(recipients) - set(accepted) - set(names)
             others = None if is_answered else str(answer.reply or NOT_ASKED)
         return Attempt(recipients, accepted, refusals, others, answer.reply, answer.doubt)
 
     def _transact(self, message: Any, retries: Retries | None) -> Any:
-        """Send a fresh copy of a message to those recipients who are still to get it."""
+        """Send a fresh copy of a message to its remaining recipients."""
         if self._reopen is None:
             message = _deepcopy(message)
         elif retries is not None:
@@ -216,10 +215,10 @@ class Session:
 
 
 def _deepcopy(message: Any) -> Any:
-    """Copy a message so that whatever renders it leaves no marks on it."""
+    """Copy a message so that rendering does not modify the original."""
     try:
         return copy.deepcopy(message)
     except interrupts():
         raise
-    except Exception:  # noqa: BLE001 - a hook may hang anything on it
+    except Exception:  # noqa: BLE001 - a hook may set attributes that cannot be copied
         return copy.copy(message)

@@ -1,7 +1,7 @@
-"""What a server's reply is about: this message, one recipient, or the site itself.
+"""Classify a server's reply: does it concern the message, one recipient, or the site itself?
 
-The enhanced status code (RFC 3463; qmail writes it as ``(#5.1.1)``) decides before the basic code does. Only what is
-certain counts as final. Everything else leaves a doubt: the message is tried again until it expires.
+The enhanced status code (RFC 3463; qmail writes it as ``(#5.1.1)``) takes precedence over the basic code. Only an
+unambiguous refusal is final. After any other, the message is tried again until it expires.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import re
 from enum import Enum
 from typing import Literal, NamedTuple
 
-#: What the server replied to. "block": a part of the message. "dot": all of it. "HTTP": a request to a mail service.
+#: What the server replied to. "block": part of the message body. "dot": the final dot. "HTTP": a mail service's API.
 Step = Literal["MAIL", "RCPT", "DATA", "block", "dot", "HTTP"]
 
 _ENHANCED = re.compile(r"^\s*([245]\.\d{1,3}\.\d{1,3})\b|\(#([245]\.\d{1,3}\.\d{1,3})\)")
-#: The words of a reply about the sender, the site or its account, whatever else it says.
+#: Words in a reply to RCPT that show that it may concern the sender, the site or its account.
 _ABOUT_THE_SITE = (
     r"sender|relay|verif|authenti|domain|limit|quota|exceed|\brate\b|too (many|much|fast)|block|blacklist|spam"
 )
-#: The words of a reply to a message that is about the account and not about the content.
+#: Words in a reply to the final dot that show that it may concern the account, not only the content.
 _LIMITED = re.compile(r"limit|quota|\brate\b|exceed|throttl|too (many|much|fast)|verif|suspen", re.IGNORECASE)
 
 
 class Verdict(Enum):
-    """What a reply means for the message, and for those that follow it."""
+    """What a reply means for this message and the next ones."""
 
     BLOCKED = "the site's login or TLS settings: nothing can be sent"
     MESSAGE = "this message will never be accepted"
@@ -41,22 +41,22 @@ class Reply(NamedTuple):
 
     @property
     def enhanced(self) -> str:
-        """The enhanced status code, such as "5.1.1"; "" where there is none."""
+        """The enhanced status code, such as "5.1.1"; "" if the reply has none."""
         found = _ENHANCED.search(self.text)
         return (found[1] or found[2]) if found else ""
 
     @property
     def verdict(self) -> Verdict:
-        """What it is about, by the first row that fits."""
+        """The verdict of the first row of the table that matches; DOUBT if none does."""
         key = f"{self.code} {self.enhanced or '-'}"
         for row in _TABLE:
-            if row.fits(self.step, key, self.text):
+            if row.matches(self.step, key, self.text):
                 return row.verdict
         return Verdict.DOUBT
 
     @property
     def incriminates(self) -> bool:
-        """Whether it may be about the site's account; a server that refuses a content says nothing of the account."""
+        """Whether it may concern the site's account; False for a permanent refusal of the content alone."""
         if self.step != "dot" or self.code < 500:
             return True
         is_about_content = not self.enhanced or self.enhanced.startswith("5.7.")
@@ -69,18 +69,18 @@ class Reply(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """One row of the table; the patterns are searched without regard to case."""
+    """One row of the table. The patterns ignore case."""
 
     steps: str
-    #: Matches the whole of ``code enhanced``; "-" stands for no enhanced code.
+    #: Must match all of ``code enhanced``; "-" stands for no enhanced code.
     reply: str
     verdict: Verdict
-    #: The text must have it.
+    #: Must be found in the text.
     says: str = ""
-    #: The text must not have it.
+    #: Must not be found in the text; the default matches nothing.
     unless: str = r"(?!)"
 
-    def fits(self, step: Step, key: str, text: str) -> bool:
+    def matches(self, step: Step, key: str, text: str) -> bool:
         return (
             step in self.steps.split()
             and re.fullmatch(self.reply, key) is not None
@@ -89,6 +89,7 @@ class _Row(NamedTuple):
         )
 
 
+#: Words that show that the recipient does not exist.
 _UNKNOWN = r"unknown|no such|not exist|not found|unrouteable"
 _TABLE = (
     _Row("MAIL RCPT DATA dot", r"53[0458] .*", Verdict.BLOCKED),

@@ -1,4 +1,4 @@
-"""Errors in words that an operator can act on: whose reply it is, and no Python in it."""
+"""Errors as text for an operator, without Python's class names where possible."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from datetime import timedelta
 
 from .verdict import Reply, Step
 
-#: How a time-out is said.
+#: The text for a timeout.
 _TIMED_OUT = "no answer in time"
 
 
 def reply_of(error: object, step: Step) -> Reply | None:
-    """Return the server's reply that an exception carries; ``step``: to what. None where it carries none."""
+    """Return the server's reply that an exception carries, as a reply to ``step``; None if it carries none."""
     if isinstance(error, smtplib.SMTPResponseException):
-        return Reply(step, *decoded((error.smtp_code, error.smtp_error)))
+        return Reply(step, *decode_reply((error.smtp_code, error.smtp_error)))
     return None
 
 
 def in_words(error: object) -> str:
-    """Return what went wrong, in one line."""
+    """Return an error, a reply or a text as one line."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return "; ".join(f"{name}: {Reply('RCPT', *decoded(reply))}" for name, reply in error.recipients.items())
+        return "; ".join(f"{name}: {Reply('RCPT', *decode_reply(reply))}" for name, reply in error.recipients.items())
     if reply := error if isinstance(error, Reply) else reply_of(error, "MAIL"):
         return str(reply)
     return " ".join(_text(error).split())
 
 
-def decoded(reply: tuple[int, bytes | str]) -> tuple[int, str]:
-    """Return the code and the text of one of smtplib's replies."""
+def decode_reply(reply: tuple[int, bytes | str]) -> tuple[int, str]:
+    """Return the code and the decode_reply text of a reply from smtplib."""
     code, text = reply
     return code, text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
@@ -52,12 +52,12 @@ def _text(error: object) -> str:
 
 
 def is_of_the_network(error: object) -> bool:
-    """Return whether an error is the server's or the network's, so that a traceback would say nothing."""
+    """Return whether the server or the network caused an error, so that its traceback would not help."""
     return isinstance(error, (smtplib.SMTPException, ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror))
 
 
 def duration(seconds: float) -> str:
-    """Return a time in its largest unit: "3 minutes"."""
+    """Return a duration in its largest unit: "3 minutes"."""
     span = timedelta(seconds=max(seconds, 0))
     for unit, size in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
         if span >= size:
@@ -71,5 +71,5 @@ def count(number: int, noun: str) -> str:
 
 
 def without_ids(text: str) -> str:
-    """Return what stays the same of a server's reply, many of which contain an id: the words without digits."""
+    """Remove all words that contain digits, such as queue ids, so that repeated replies compare equal."""
     return " ".join(word for word in text.split() if not any(map(str.isdigit, word)))
