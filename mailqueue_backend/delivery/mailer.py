@@ -1,6 +1,6 @@
-"""What a drain knows of one mailer, shared by its workers: whether it can be used, and by which senders.
+"""The state of one mailer during a drain: whether it is blocked, and which senders are paused.
 
-Each attribute changes by one assignment, or one call of a set or dict: no lock is needed.
+All workers share it. Each change is a single assignment or a single call of a set or dict, so no lock is needed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .words import in_words, is_of_the_network, without_ids
 
 logger = get_logger("delivery")
 
-#: Messages of one sender that are refused alike, with nothing accepted in between, before that sender pauses.
+#: Messages of one sender with the same refusal, and none accepted in between, after which the sender is paused.
 REFUSALS_OF_A_SENDER = 3
-#: Senders that pause, with nothing accepted in between, before the mailer is blocked.
+#: Senders paused, with no message accepted in between, after which the mailer is blocked.
 PAUSED_SENDERS = 2
 
 
@@ -31,14 +31,14 @@ class Refused(NamedTuple):
     id: str
     #: Domains of its recipients.
     domains: Set[str]
-    #: What the log is to say of it.
+    #: The lines to log about it.
     lines: Sequence[str]
-    #: The exception that carried the reply, if one did.
+    #: The exception that carried the reply, if any.
     error: object = None
 
 
 class _Kind(NamedTuple):
-    """Refusals of one kind."""
+    """What refusals must have in common to count as the same."""
 
     sender: str
     step: Step
@@ -46,37 +46,37 @@ class _Kind(NamedTuple):
 
 
 class Mailer:
-    """One mailer in one drain."""
+    """One mailer during one drain."""
 
     def __init__(self, backend: Any, troubles: Troubles, is_only: bool = True) -> None:
         self._is_only = is_only
-        #: A QueueingMixin. The first worker delivers by it, the others by copies.
+        #: A QueueingMixin. The first worker delivers through it, the others through copies.
         self.backend = backend
-        #: Its class overrides the hook _send_queued_messages().
+        #: Whether the backend's class overrides the hook _send_queued_messages().
         self.has_own_hook: bool = backend._has_own_hook
-        #: Why nothing can be sent: an exception or a text. It is asked once in a drain, not once for each message.
+        #: Why nothing can be sent in this drain: an exception, a Reply or a text; None: not blocked.
         self.blocked: object = None
-        #: Why the last connection could not be made, though others could.
+        #: The latest error of a session that could not connect; None: none has failed.
         self.failure: object = None
-        #: Envelope senders whose mail waits for the next drain, and why.
+        #: By envelope sender, why its messages wait for the next drain.
         self.paused: dict[str, str] = {}
-        #: Commands are pipelined where the server announces it; False once that has failed.
+        #: Whether to pipeline if the server announces PIPELINING; False once that has failed.
         self.pipelining = True
-        #: The server has taken a pipelined message, or refuses the same without pipelining.
+        #: Whether the server has accepted a pipelined message, or has refused one in the same way without pipelining.
         self.pipelining_is_proven = False
-        #: Refusals that a new connection does not change, as (step, code).
+        #: Refusals that a retry on a new connection did not change, as (step, code).
         self.lasting: set[tuple[Step, int]] = set()
-        #: The sessions that have a connection now.
+        #: The links that are connected.
         self.connected: set[Any] = set()
-        #: Messages that were refused and of which the log does not know yet, by kind and id.
+        #: Refused messages that are not logged yet, by kind and id.
         self._refused: dict[_Kind, dict[str, Refused]] = {}
-        #: Senders that have paused since a message was accepted.
-        self._paused_in_a_row: set[str] = set()
+        #: Senders that were paused since a message was last accepted.
+        self._paused_since_success: set[str] = set()
         self._troubles = troubles
 
     @property
     def name(self) -> str:
-        """Where it delivers, for people: "smtp.example.org:587", after its alias where there are several mailers."""
+        """The server or backend, for the log: "smtp.example.org:587", after the alias if there are several mailers."""
         host, port = getattr(self.backend, "host", None), getattr(self.backend, "port", None)
         delivers_with = getattr(self.backend, "delivers_with", type(self.backend))
         name = f"{host}:{port}" if host else f"{delivers_with.__module__}.{delivers_with.__qualname__}"
@@ -84,23 +84,23 @@ class Mailer:
         return name if self._is_only else f"mailer {alias!r}, {name}"
 
     def reason_to_wait(self, sender: str) -> object:
-        """Return why a message of this sender is not tried now; None: it is."""
+        """Return why a message of this sender must wait for the next drain; None if it can be tried."""
         return self.blocked or self.paused.get(sender)
 
-    def note_failed_connection(self, session: Any, error: Exception) -> bool:
-        """Note that a session gets no connection; return whether others have one, and it may leave the work to them."""
-        self.connected.discard(session)
+    def note_failed_connection(self, link: Any, error: Exception) -> bool:
+        """Record that a link could not connect; return whether others are connected and can do its work."""
+        self.connected.discard(link)
         self.failure = error
-        # A server may limit its connections: then the others go on.
+        # The server may limit the number of connections, so the others are not affected.
         if not self.connected:
             self.blocked = error
         return bool(self.connected)
 
     def note_accepted(self, sender: str) -> None:
-        """Note that a message was accepted: whatever was refused before, the sender's account works."""
+        """Record that a message was accepted, which shows that the sender's account works."""
         if self._refused:
             self._report_refused([kind for kind in list(self._refused) if kind.sender == sender])
-        self._paused_in_a_row.clear()
+        self._paused_since_success.clear()
 
     def counts_as_tried(self, refused: Refused) -> bool:
         """Return whether a refused message counts as tried. If its sender has to pause, the fourth one does not.
@@ -119,7 +119,7 @@ class Mailer:
         return False
 
     def note_refused(self, refused: Refused) -> None:
-        """Note a message that may have been refused because of its sender, and pause a sender of several such ones."""
+        """Record a refused message. Pause the sender after several refusals that may concern its account."""
         sender, reply = refused.sender, refused.reply
         if not reply.incriminates:
             self.report(refused.id, refused.lines, refused.error)
@@ -128,26 +128,27 @@ class Mailer:
         alike = self._refused.setdefault(kind, {})
         alike[refused.id] = refused
         if self._refused.get(kind) is not alike:
-            # Another worker has just logged the others.
-            self.report(refused.id, refused.lines, refused.error)
+            # Another worker has just removed the others, and logged them or paused the sender.
+            if sender not in self.paused:
+                self.report(refused.id, refused.lines, refused.error)
             return
         if len(alike) < REFUSALS_OF_A_SENDER or not _shows_the_sender(kind, alike):
             return
         self.paused[sender] = f"{reply} (mail from {sender or '<>'})"
         self._refused.pop(kind, None)
-        self._paused_in_a_row.add(sender)
-        if len(self._paused_in_a_row) >= PAUSED_SENDERS:
+        self._paused_since_success.add(sender)
+        if len(self._paused_since_success) >= PAUSED_SENDERS:
             self.blocked = str(reply)
 
     def report(self, message_id: str, lines: Sequence[str], error: object = None) -> None:
-        """Log what was refused of one message; with a traceback, if the error is not the network's, or at DEBUG."""
+        """Log the refusals of one message, with a traceback at DEBUG or for an error that is not the network's."""
         trace = error if isinstance(error, Exception) and _has_traceback(error) else None
-        say = partial(logger.warning, "%s", exc_info=trace)
+        log = partial(logger.warning, "%s", exc_info=trace)
         for line in lines:
-            self._troubles.report((message_id, without_ids(line.rpartition(" (")[0])), line, say=say)
+            self._troubles.report((message_id, without_ids(line.rpartition(" (")[0])), line, log=log)
 
     def reasons(self, is_left: bool) -> list[str]:
-        """Return why messages wait, in words; ``is_left``: some were not tried."""
+        """Return why messages wait, as texts; ``is_left``: whether some were not tried."""
         if self.blocked is not None:
             return [in_words(self.blocked)]
         reasons = list(self.paused.values())
@@ -156,7 +157,7 @@ class Mailer:
         return reasons
 
     def end(self, is_left: bool, waiting: str) -> None:
-        """Log why messages wait; ``is_left``: some were not tried. ``waiting`` says how many, and since when."""
+        """Log why messages wait. ``is_left``: whether some were not tried; ``waiting``: the text on number and age."""
         self._report_refused(list(self._refused))
         for reason in self.reasons(is_left):
             text = f"{self.name}: {reason.rstrip('.: ')}. {waiting}"

@@ -1,15 +1,15 @@
-"""What happens to a message after a try: delivered, tried again, or given up with a line in the discard log.
+"""Decide after each attempt: the message is delivered, tried again, or given up and recorded in the discard log.
 
-What a reply is about says ``verdict``. A message or recipient that will never be accepted is refused for good.
+``verdict`` classifies the replies. A message or recipient that will never be accepted is refused for good.
 
 ==========================  =================================  =================================================
-who accepted the message    what was refused                   what happens
+accepted for                refused                            result
 ==========================  =================================  =================================================
-some recipients, or some    a recipient, for good              that recipient is given up
-had before
-as above                    a recipient, else                  that recipient is tried again, alone
-nobody                      message or recipient, for good     given up, unless MAIL_QUEUE_RETRY_REJECTED
-nobody                      anything else                      tried again
+some recipients, now or     a recipient, for good              that recipient is given up
+in an earlier attempt
+as above                    a recipient, for now               only that recipient is tried again
+none                        message or recipient, for good     given up, unless MAIL_QUEUE_RETRY_REJECTED
+none                        anything else                      tried again
 any of these                                                   given up, once older than MAIL_QUEUE_EXPIRE
 ==========================  =================================  =================================================
 """
@@ -35,7 +35,7 @@ from .words import duration, in_words
 
 logger = get_logger("delivery")
 
-#: Seconds. The retry delay grows with the age of a message, up to this or MAIL_QUEUE_RETRY_DELAY, if that is longer.
+#: Maximum retry delay in seconds, unless MAIL_QUEUE_RETRY_DELAY is longer.
 LONGEST_DELAY = 3600
 
 
@@ -53,9 +53,9 @@ class Disposition(NamedTuple):
 
 #: Accepted for at least one recipient; none remain.
 DELIVERED = Disposition("sent")
-#: Given up, and in the discard log.
+#: Given up, and recorded in the discard log.
 DISCARDED = Disposition("discarded")
-#: Its mailer is blocked, or the drain was told to abort.
+#: The mailer is blocked, the sender is paused, or the drain was aborted.
 NOT_TRIED = Disposition("not tried")
 #: This worker cannot connect, while others are connected.
 RETURNED = Disposition("returned")
@@ -77,7 +77,7 @@ def leave(reason: object) -> Disposition:
 
 
 class Refusal(NamedTuple):
-    """One recipient whom the server did not accept."""
+    """One recipient that the server refused."""
 
     recipient: str
     reply: Reply
@@ -90,25 +90,25 @@ class Refusal(NamedTuple):
 
 @dataclass
 class Attempt:
-    """What came of one try to deliver a message."""
+    """The result of one attempt to deliver a message."""
 
-    #: Who was to get it.
+    #: The recipients of this attempt, as the message spells them; empty if none was accepted or refused.
     recipients: Sequence[str] = ()
-    #: Who has it now.
+    #: The recipients for which the server accepted the message.
     accepted: Sequence[str] = ()
     refused: Sequence[Refusal] = field(default_factory=list)
-    #: An exception or a text: why not all have it; None: nothing went wrong, or the refusals say it.
+    #: Why delivery failed for recipients that were not refused: an exception, a Reply or a text; None: it did not.
     error: object = None
-    #: The server's reply to the whole message, if that is why.
+    #: The reply that refused the whole message, if any.
     reply: Reply | None = None
-    #: The reply that leaves it open whether the message can be accepted later.
+    #: A reply after which the message may still be accepted later, if any.
     doubt: Reply | None = None
-    #: There was a connection; otherwise the message was not tried.
+    #: Whether the message was tried; False: the mailer or sender has to wait, or there was no connection.
     reached: bool = True
 
     @property
     def is_delivered(self) -> bool:
-        """All recipients have it."""
+        """The message was accepted for all recipients."""
         return self.error is None and not self.refused
 
     @property
@@ -126,7 +126,7 @@ class Attempt:
         return not self.refused and _cannot_be_sent(self.error)
 
     def reasons(self, message: Any) -> dict[str, list[str]]:
-        """Return the recipients who do not have it, by the reason why, in words."""
+        """Return the recipients that the message did not reach, by the text of the reason."""
         by_reason: dict[str, list[str]] = {}
         for refusal in self.refused:
             by_reason.setdefault(str(refusal.reply), []).append(refusal.recipient)
@@ -138,34 +138,34 @@ class Attempt:
 
 
 class Judgement(NamedTuple):
-    """What the policy says of an attempt."""
+    """The policy's decision after an attempt."""
 
     outcome: Outcome
-    #: Recipients who were given up while others have the message, or still may get it.
+    #: Number of recipients given up while the message was accepted for others, or still may be.
     given_up: int = 0
     #: Seconds until the next try.
     delay: float = 0
 
 
 def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, attempt: Attempt) -> Judgement:
-    """Decide, note it in ``meta`` and ``fields``, and log what is given up.
+    """Decide, record the result in ``meta`` and ``fields``, and log what is given up.
 
-    A message whose discard cannot be logged, or in whose fields a hook left what cannot be read, is kept.
+    A message is kept if its discard cannot be logged, or if a hook left unreadable values in ``fields``.
     """
     if attempt.is_delivered:
         return Judgement(SENT)
     if attempt.accepted:
-        # Before anything can fail: whoever has the message must not get it again.
+        # Record this before anything can fail: no recipient may get the message twice.
         meta.remaining = attempt.waiting
     try:
         if attempt.reached:
             reasons = attempt.reasons(message)
-            alike = [*reasons] if len(reasons) == 1 else [f"{_listed(names)}: {why}" for why, names in reasons.items()]
+            alike = [*reasons] if len(reasons) == 1 else [f"{_join(names)}: {why}" for why, names in reasons.items()]
             meta.note_failure("; ".join(alike))
         return _judge(message, meta, fields, expired, attempt)
     except interrupts():
         raise
-    except Exception:  # the log, a site's handlers on it, a site's fields
+    except Exception:  # log handlers and fields of the site
         text = "Message %s failed, and stays in the queue, since it cannot be judged or its discard cannot be logged."
         logger.exception(text, meta.id)
         return Judgement(SENT if meta.remaining == [] else DOQUEUE)
@@ -174,7 +174,7 @@ def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, a
 
 
 def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, attempt: Attempt) -> Judgement:
-    created, somebody = fields["created"], bool(attempt.accepted)
+    created, is_accepted = fields["created"], bool(attempt.accepted)
     is_expired = meta.epoch(created) < expired.timestamp()
     retry_rejected = conf.MAIL_QUEUE_RETRY_REJECTED
 
@@ -182,12 +182,12 @@ def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, 
         message_id = own_headers(message).get("message-id")
         log_discard(Discard(what, created, message.subject, message.from_email, recipients, error, meta.id, message_id))
 
-    if not somebody:
+    if not is_accepted:
         is_final = attempt.reached and attempt.is_final
         if is_expired or (is_final and not retry_rejected):
             what = "Expired" if is_expired else "Refused" if attempt.reply else "Unsendable"
-            everybody = message.to if meta.remaining is None else meta.remaining
-            discard(f"Message {what}", everybody, meta.last_error if attempt.reached else in_words(attempt.error))
+            recipients = message.to if meta.remaining is None else meta.remaining
+            discard(f"Message {what}", recipients, meta.last_error if attempt.reached else in_words(attempt.error))
             return Judgement(NOQUEUE)
         if not attempt.refused or (retry_rejected and meta.remaining is None):
             return Judgement(DOQUEUE, delay=retry_delay(meta, created))
@@ -197,31 +197,31 @@ def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, 
     for recipient in list(waiting):
         refusal = refusals.get(recipient)
         is_final = refusal is not None and refusal.is_final
-        if is_final or (somebody and is_expired):
+        if is_final or (is_accepted and is_expired):
             what = "Recipient Refused" if is_final else "Message Expired"
             discard(what, [recipient], refusal.reply if refusal else in_words(attempt.error))
             waiting.remove(recipient)
             given_up += 1
     if waiting:
         return Judgement(DOQUEUE, given_up, retry_delay(meta, created))
-    return Judgement(SENT, given_up) if somebody else Judgement(NOQUEUE)
+    return Judgement(SENT, given_up) if is_accepted else Judgement(NOQUEUE)
 
 
 def lines_of(message: Any, meta: Meta, attempt: Attempt, judgement: Judgement) -> list[str]:
-    """Return what the log says of a message that was tried and is not delivered to all: a line for each reason."""
+    """Return the log lines about a message that was not delivered to all recipients, one for each reason."""
     when = f"next in {duration(judgement.delay)}" if judgement.delay else "next in the next run"
     lines = []
     for reason, recipients in attempt.reasons(message).items():
         is_pending = judgement.outcome == DOQUEUE and (meta.remaining is None or set(recipients) & set(meta.remaining))
         lines.append(
-            f"{meta.id} to {_listed(recipients)}: {reason} "
+            f"{meta.id} to {_join(recipients)}: {reason} "
             f"(attempt {meta.attempts}, {when if is_pending else 'given up'})"
         )
     return lines
 
 
 def retry_delay(meta: Meta, created: datetime) -> float:
-    """Return in how many seconds to try again: as long as the message is old, between the setting and an hour."""
+    """Return the seconds until the next attempt: the message's age, at least the setting, at most LONGEST_DELAY."""
     shortest = conf.MAIL_QUEUE_RETRY_DELAY
     if not shortest:
         return 0
@@ -229,7 +229,7 @@ def retry_delay(meta: Meta, created: datetime) -> float:
 
 
 def reply_of_a_service(error: object) -> Reply | None:
-    """Return what an HTTP API has said, from an error of django-anymail's; None for any other error."""
+    """Return the reply of an HTTP API from one of django-anymail's errors; None for any other error."""
     anymail = sys.modules.get("anymail.exceptions")
     if anymail is None or not isinstance(error, anymail.AnymailError) or error.status_code is None:
         return None
@@ -237,7 +237,7 @@ def reply_of_a_service(error: object) -> Reply | None:
 
 
 def _cannot_be_sent(error: object) -> bool:
-    """Return whether no try can succeed: Django cannot encode the message, or django-anymail refuses it itself."""
+    """Return whether no attempt can succeed: Django cannot encode the message, or django-anymail rejects it."""
     if isinstance(error, UnicodeError) or type(error) is LookupError:
         return True
     anymail = sys.modules.get("anymail.exceptions")
@@ -246,7 +246,8 @@ def _cannot_be_sent(error: object) -> bool:
     return error.status_code is None and not isinstance(error, anymail.AnymailAPIError)
 
 
-def _listed(recipients: Iterable[str], most: int = 3) -> str:
+def _join(recipients: Iterable[str], most: int = 3) -> str:
+    """Return the first ``most`` names, and the number of the others."""
     names = list(dict.fromkeys(map(str, recipients)))
     others = len(names) - most
     return ", ".join(names[:most]) + (f" and {others} more" if others > 0 else "")

@@ -1,4 +1,4 @@
-"""What goes wrong, said once: a loop must not repeat a line in each run."""
+"""Log each trouble once, so that a loop does not repeat the same line in every run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .words import count, duration
 
 logger = get_logger("delivery")
 
-#: Seconds after which a trouble that lasts is said again.
+#: Seconds after which a trouble that lasts is logged again.
 INTERVAL = 600
 
 
@@ -19,44 +19,44 @@ INTERVAL = 600
 class _Trouble:
     """One trouble that lasts."""
 
-    #: On monotonic(): when it was met first and last, and when it was logged last.
-    since: float
-    met_at: float
-    said_at: float
-    #: What is said when it is over; "": nothing.
+    #: When it was reported first and last, and when it was logged last, on monotonic().
+    first_at: float
+    last_at: float
+    logged_at: float
+    #: The text to log when it is over; "": none.
     over: str
-    say: Callable[[str], object]
-    #: Runs in which it was met.
+    log: Callable[[str], object]
+    #: Number of runs that reported it.
     runs: int = 1
-    #: Whether it was met in the current run.
-    is_here: bool = True
+    #: Whether the current run has reported it.
+    is_current: bool = True
 
 
 class Troubles:
-    """The troubles of one command, over all its runs. For one thread at a time."""
+    """The troubles of one command, over all its runs. Not thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, _Trouble] = {}
 
-    def report(self, key: Hashable, text: str, over: str = "", say: Callable[[str], object] = logger.warning) -> None:
-        """Say what is wrong, unless it was said in the last ten minutes; say ``over`` after a run without it."""
+    def report(self, key: Hashable, text: str, over: str = "", log: Callable[[str], object] = logger.warning) -> None:
+        """Log a trouble, unless it was logged within INTERVAL. ``over``: the text to log after a run without it."""
         now = time.monotonic()
         known = self._known.get(key)
         if known is None:
-            self._known[key] = _Trouble(now, now, now, over, say)
-            say(text)
+            self._known[key] = _Trouble(now, now, now, over, log)
+            log(text)
             return
-        known.runs += not known.is_here
-        known.is_here, known.met_at = True, now
-        if now - known.said_at >= INTERVAL:
-            known.said_at = now
-            say(f"{text} (in {count(known.runs, 'run')}, for {duration(now - known.since)})")
+        known.runs += not known.is_current
+        known.is_current, known.last_at = True, now
+        if now - known.logged_at >= INTERVAL:
+            known.logged_at = now
+            log(f"{text} (in {count(known.runs, 'run')}, for {duration(now - known.first_at)})")
 
     def end_run(self) -> None:
-        """Say which troubles are over, and forget them."""
+        """Log the ends of troubles that this run has not reported, and remove them."""
         for key, trouble in list(self._known.items()):
-            if not trouble.is_here and (trouble.over or time.monotonic() - trouble.met_at >= INTERVAL):
+            if not trouble.is_current and (trouble.over or time.monotonic() - trouble.last_at >= INTERVAL):
                 del self._known[key]
                 if trouble.over:
-                    trouble.say(trouble.over)
-            trouble.is_here = False
+                    trouble.log(trouble.over)
+            trouble.is_current = False

@@ -27,7 +27,7 @@ class Command(BaseCommand):
     help = "Deliver the queued mail: try each message once, requeue what fails, discard what has expired."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the positional word of 0.1.2, and the options that override settings."""
+        """Add the positional argument of 0.1.2, and the options that override settings."""
         parser.add_argument("test", nargs="?", choices=["test"], help="Accepted for compatibility; has no effect.")
         parser.add_argument("--using", metavar="ALIAS", help="Drain only the queue of this mailer, all of it.")
         parser.add_argument("--limit", type=_count, metavar="N", help="Try at most N messages.")
@@ -60,7 +60,7 @@ class Command(BaseCommand):
         failure: MailQueueError | None = None
         try:
             backends = backends_to_drain(options["using"])
-            for result in drain_all(backends, drain, *expire):  # not list(): the results before an error count
+            for result in drain_all(backends, drain, *expire):  # not list(): keep the results that precede an error
                 results.append(result)
         except MailQueueError as error:
             failure = error
@@ -73,9 +73,9 @@ class Command(BaseCommand):
         self._report(drain, failure, backends)
 
     def _report(self, drain: DrainOptions, failure: MailQueueError | None, backends: list[Any]) -> None:
-        """Say why nothing could be drained, once for all runs of a loop."""
+        """Print why nothing could be drained, but not again in each run of a loop."""
         assert drain.troubles is not None
-        report = partial(drain.troubles.report, say=self.stderr.write)
+        report = partial(drain.troubles.report, log=self.stderr.write)
         if failure is not None:
             report("failure", str(failure), over="The queue is available again.")
         elif not backends:
@@ -96,7 +96,7 @@ class Command(BaseCommand):
 
 
 def _is_news(result: tuple[int, int, int], report: Report) -> bool:
-    """Return whether something has left the queue: a loop does not repeat what waits."""
+    """Return whether the drain gave up or delivered anything; a loop prints no summary otherwise."""
     sent, discarded, _ = result
     return bool(sent or discarded or report.buried or report.recipients_given_up)
 
