@@ -1,6 +1,6 @@
 """The drain: one pass over a queue, by one or more workers.
 
-It hands out as many messages as were due when it began, each of them once.
+It tries as many messages as were due when it began, each of them once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Drain:
         self._mailers = {alias: by_backend[id(each)] for alias, each in mailers.items()}
 
     def run(self) -> Report:
-        """Try each message that is due now. Raises QueueUnavailable when the queue stays unavailable."""
+        """Try each message that is due now. Raises QueueUnavailable if the queue stays unavailable."""
         queue, options = self._queue, self._options
         self.report.length = retry_while_unavailable(queue.counts).due
         quota = Quota(self.report.length, options)
@@ -87,7 +87,7 @@ class Drain:
             mailer.end(is_left, waiting)
 
     def _describe_waiting(self, workers: Sequence[Worker]) -> str:
-        """Return how many messages wait, and since when the oldest, or else the first that was opened."""
+        """Return how many messages wait, and for how long the oldest has, or the oldest of those opened."""
         try:
             waiting = self._queue.counts().waiting
         except QueueUnavailable:
@@ -100,7 +100,7 @@ class Drain:
         return f"{waiting} messages wait, {which} since {age}."
 
     def _can_go_on(self) -> bool:
-        """Return whether the stop is not forced and at least one mailer of this queue is not blocked."""
+        """Return whether at least one mailer of this queue is not blocked, and the stop is not forced."""
         if self._options.stop.forced_by is not None:
             return False
         name = self._main.backend.queue_name
@@ -108,7 +108,7 @@ class Drain:
         return any(mailer.blocked is None for mailer in mailers)
 
     def _count_workers(self, quota: Quota) -> int:
-        """Return how many workers to start for the backlog, at most."""
+        """Return the maximum number of workers for the backlog."""
         if not (self._queue.parallel and all(mailer.backend.parallel for mailer in self._mailers.values())):
             return 1
         most = self._options.workers or conf.MAIL_QUEUE_WORKERS
@@ -173,7 +173,7 @@ class WorkerPool:
         return any(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        """Start the first worker, or the others once a worker has connected, which shows that the server answers."""
+        """Start the first worker, and the others once a worker has connected, which shows that the server answers."""
         while len(self._threads) < (self.size if any(worker.has_connected for worker in self.workers) else 1):
             worker = self._make_worker(not self._threads)
             thread = Thread(target=self._run, args=[worker], name=f"mailqueue-worker-{len(self._threads)}")
@@ -197,7 +197,7 @@ class WorkerPool:
             logger.exception("A worker has failed.")
             self.error = error
         finally:
-            # Also after SystemExit or CancelledError: the feed waits for a disposition of each message.
+            # Also after SystemExit or CancelledError, since the feed waits for a disposition of each message.
             if not completed:
                 self.error = self.error or RuntimeError("A worker was ended by a BaseException.")
                 if worker.delivery is not None and worker.delivery.disposition is None:

@@ -27,21 +27,21 @@ logger = get_logger("delivery")
 
 T = TypeVar("T")
 
-#: The fraction of its lease that must be left when a message is started; otherwise the lease is renewed first.
+#: The fraction of the lease that must remain when a message is started; otherwise the lease is renewed first.
 FRESH = 0.75
-#: Seconds. No message is dropped before this age, since a shorter lease may end during the exchange that reserves it.
+#: Seconds before which no message is dropped: a shorter lease may end during the exchange that reserves the message.
 SHORTEST_LEASE = 1.0
-#: Seconds that a suspect waits while the drain is busy. Then nothing more is reserved until all else is settled:
-#: the queue hands out a suspect only to a consumer that holds nothing.
+#: Seconds that a suspect may wait in the queue while the drain is busy. After that, the drain settles all its messages
+#: before it reserves more, since the queue hands out a suspect only to a consumer without reservations.
 SUSPECTS_WAIT = 60
-#: Seconds until an empty queue is asked again.
+#: Seconds before the drain asks an empty queue again.
 ASK_AGAIN = 1
 #: Seconds to wait before each retry of a queue operation.
 PAUSES = (0.1, 0.5, 2.0)
 
 
 class InFlight:
-    """Reserves messages, holds them, and settles them.
+    """Reserves messages, keeps track of them, and settles them.
 
     ``can_go_on`` returns whether at least one mailer of this queue can still deliver.
     """
@@ -53,7 +53,7 @@ class InFlight:
         self.ready: deque[Delivery] = deque()
         #: Offered to the workers; each None stops one worker.
         self.offered: SimpleQueue[Delivery | None] = SimpleQueue()
-        #: Whether to reserve nothing more, because no mailer can deliver or the queue is empty.
+        #: Whether to stop reserving, because no mailer can deliver or the queue is empty.
         self.is_over = False
         self._dead_name = queue.dead_name
         self._lease = lease
@@ -62,6 +62,7 @@ class InFlight:
         self._can_go_on = can_go_on
         #: All messages in flight, by receipt, oldest first.
         self._deliveries: dict[Any, Delivery] = {}
+        #: When an empty queue may be asked again, on monotonic().
         self._ask_again_at = 0.0
         #: When a suspect began to wait, on monotonic(); 0: no suspect waits.
         self._suspect_since = 0.0
@@ -110,7 +111,7 @@ class InFlight:
             self.is_over = self.is_over or not self._deliveries
 
     def must_run_dry(self) -> bool:
-        """Return whether all must be settled before the next reservation: a suspect is in flight, or waits too long."""
+        """Return whether to settle all before reserving more: a suspect is in flight or has waited too long."""
         has_waited = self._suspect_since and monotonic() - self._suspect_since > SUSPECTS_WAIT
         for delivery in self._deliveries.values():
             if delivery.settlement is None and (has_waited or delivery.reservation.deliveries > 1):
@@ -118,7 +119,7 @@ class InFlight:
         return False
 
     def extend_leases(self) -> None:
-        """Renew the aging leases of messages that are not started; drop the messages whose leases may have ended."""
+        """Renew stale leases of messages unstarted or at the dot. Drop unstarted ones whose leases may have ended."""
         now = monotonic()
         longest = max(self._lease, SHORTEST_LEASE)
         if any(not each.is_started and now - each.reserved_at > longest for each in self._deliveries.values()):
@@ -132,9 +133,9 @@ class InFlight:
             retry_while_unavailable(lambda: self._consumer.extend([each.reservation for each in stale]))
 
     def extend_for_dot(self, delivery: Delivery) -> float:
-        """Renew the lease of a message that is about to be sent whole, if it is aging.
+        """Renew the lease of a message, if it is stale, before the final dot is sent.
 
-        Return the seconds that the server has to answer. For a worker in the feed's own thread.
+        Return the seconds that the server has to reply. Only for a worker in the feed's thread.
         """
         if self.is_stale(delivery):
             with suppress(QueueUnavailable):
@@ -144,11 +145,11 @@ class InFlight:
         return min(DOT_SECONDS, delivery.reserved_at + self._lease - monotonic())
 
     def is_stale(self, delivery: Delivery) -> bool:
-        """Return whether too little is left of a message's lease to start it."""
+        """Return whether less than FRESH of a message's lease remains."""
         return monotonic() - delivery.reserved_at > (1 - FRESH) * self._lease
 
     def take_back(self) -> None:
-        """Move the messages that were offered, and that no worker has taken, back to ``ready``."""
+        """Move the offered messages that no worker has taken back to ``ready``."""
         stops = 0
         try:
             while True:
@@ -161,14 +162,14 @@ class InFlight:
                 self.offered.put(None)
 
     def close(self) -> None:
-        """Settle the finished messages, and put back the others. May be called again, even after an interrupt."""
+        """Settle the finished messages, and return the others. May be called again, even after an interrupt."""
         self.is_over = True
         self.exchange(0)
         retry_while_unavailable(self._consumer.close)
         self._deliveries.clear()
 
     def _has_time_to_settle(self, done: Sequence[Delivery]) -> bool:
-        """Return whether a delivered message can still be settled in time, so that no second copy is sent."""
+        """Return whether a delivered message can still be settled within its lease, so that it is not sent twice."""
         if self._quota.stop.forced_by is not None:
             return False
         latest = [each.reserved_at + FRESH * self._lease for each in done if each.disposition is DELIVERED]
@@ -185,7 +186,7 @@ class InFlight:
             self._suspect_since = began
 
     def _decide(self, delivery: Delivery) -> bool:
-        """Set the settlement of a finished message; return False if it is not to be settled now."""
+        """Set the settlement of a finished message; return False if it must not be settled now."""
         if delivery.disposition is None:
             return False
         if delivery.disposition is DELIVERED:
@@ -215,7 +216,7 @@ class InFlight:
 def retry_while_unavailable(operation: Callable[[], T], keep_trying: Callable[[], bool] = lambda: False) -> T:
     """Return the result of a queue operation. While the queue is unavailable, retry it after each of PAUSES.
 
-    After the last one, retry for as long as ``keep_trying()`` returns True, then raise QueueUnavailable.
+    After the last one, retry while ``keep_trying()`` returns True, then raise QueueUnavailable.
     """
     pauses = iter(PAUSES)
     while True:

@@ -68,19 +68,19 @@ class Worker:
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
-        #: Called when a message is about to be sent whole; returns the seconds that the server has to answer.
+        #: Called before the final dot of a message is sent; returns the seconds that the server has to reply.
         self.on_dot = mark_at_dot
-        #: Recipients who were given up while others have the message.
+        #: Number of recipients given up while the message was accepted for others, or still may be.
         self.recipients_given_up = 0
-        #: Messages that were opened and not delivered, and when the oldest of them was queued, in seconds since 1970.
+        #: Number of messages opened but not delivered, and when the oldest was created, in seconds since the epoch.
         self.undelivered, self.oldest = 0, math.inf
         #: The current delivery, or the last one.
         self.delivery: Delivery | None = None
-        #: The session of the current message; None: it has none yet.
+        #: The session of the current message; None: not chosen yet.
         self._session: Session | None = None
 
     def run(self, deliveries: Iterable[Delivery], report_done: Callable[[Delivery], object]) -> None:
-        """Deliver the messages, and call ``report_done`` after each. Stop early if only this worker cannot connect."""
+        """Deliver the messages, and call ``report_done`` after each. Stop if only this worker cannot connect."""
         try:
             for delivery in deliveries:
                 # Reset the session, so that _after_interrupt() does not use that of the previous message.
@@ -167,7 +167,7 @@ class Worker:
             session.deadline.clear()
 
     def _requeue_unroutable(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
-        """Requeue a message whose mailer does not exist, or give it up once it has expired; do not guess a mailer."""
+        """Requeue a message whose mailer does not exist, or give it up once it has expired."""
         alias = envelope.meta.using
         error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
         if alias is None:
@@ -187,7 +187,7 @@ class Worker:
             meta.write(fields)
             mailer = self._main if session is None else session.mailer
             email = envelope.email if session is not None and mailer.has_own_hook else _reopen(payload)
-            envelope.email = None  # free the memory: a big message is also held as bytes
+            envelope.email = None  # free the memory: the payload holds the message, too
             return retry(mailer.backend._wrap(email, **fields), retry_delay(meta, fields["created"]))
         except interrupts():
             raise
@@ -211,7 +211,7 @@ class Worker:
 
 
 def mark_at_dot(delivery: Delivery) -> float:
-    """Have the feed's thread renew the lease until the server has answered."""
+    """Mark a message so that the feed's thread renews its lease until the server replies."""
     delivery.is_at_dot = True
     return DOT_SECONDS
 

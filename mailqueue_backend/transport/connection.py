@@ -1,4 +1,4 @@
-"""The SMTP connection of a drain: smtplib's, with a transcript of the replies, pipelining, and a deadline."""
+"""The SMTP connection of a drain: smtplib's, plus a transcript of the replies, pipelining and a deadline."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ QUIT_TIMEOUT = 5
 CHUNK = 64 * 1024
 #: Seconds to wait for the reply to a step, if the site configures no timeout (RFC 5321, section 4.5.3.2).
 STEP_TIMEOUTS = {"DATA": 120, "block": 180, "dot": 600}
+#: The same for all other steps.
 OTHER_STEPS_TIMEOUT = 300
 #: The reply of a server that closes the connection.
 _CLOSING = 421
@@ -34,13 +35,13 @@ class Transcript:
     def __init__(self) -> None:
         #: The recipients of the latest sendmail().
         self.recipients: list[str] = []
-        #: The recipients of all transactions that ended with 250: the server has taken the message for them.
+        #: The recipients for which the server accepted the message.
         self.accepted: list[str] = []
-        #: By refused recipient, the reply to RCPT.
+        #: The replies to RCPT, by refused recipient.
         self.refused: dict[str, Reply] = {}
         #: The last step of a transaction: "MAIL", "RCPT", "DATA", "block" (of the message) or "dot".
         self.step: Literal["MAIL", "RCPT", "DATA", "block", "dot"] = "dot"
-        #: The recipients whom sendmail() is to leave out.
+        #: The recipients that sendmail() must leave out.
         self.skip: Collection[str] = ()
 
 
@@ -51,9 +52,9 @@ class DeliveryMixin(smtplib.SMTP):
 
     def __init__(self, *args: Any, deadline: Deadline, waits_as_rfc: bool = False, **kwargs: Any) -> None:
         self._deadline = deadline
-        #: Whether each step has the timeout of RFC 5321, instead of one timeout for all.
+        #: Whether to use the timeouts of RFC 5321 for each step, instead of one timeout for all.
         self._waits_as_rfc = waits_as_rfc
-        #: The step whose timeout the socket has; None: that for connecting.
+        #: The step whose timeout is set on the socket; None: the timeout for connecting.
         self._timed_step: str | None = None
         #: Whether the last transaction was pipelined.
         self.was_pipelined = False
@@ -138,7 +139,7 @@ class DeliveryMixin(smtplib.SMTP):
         mail_options: Sequence[str] = (),
         rcpt_options: Sequence[str] = (),
     ) -> dict[str, Reply]:
-        """Send a message as smtplib does, but only once to each address. May also raise OutOfStep."""
+        """Send a message as smtplib does, but once to each address, and to none of ``skip``. May raise OutOfStep."""
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         by_address = dict(zip(map(smtplib.quoteaddr, recipients), recipients, strict=True))
         self.transcript.recipients = list(by_address.values())
@@ -157,7 +158,7 @@ class DeliveryMixin(smtplib.SMTP):
         return refused
 
     def _pipeline(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, Reply]:
-        """Send a message with pipelining; return and raise the same as smtplib's sendmail()."""
+        """Send a message with pipelining. Returns and raises the same as smtplib's sendmail()."""
         self._accepted = []
         self.transcript.step = "RCPT"
         to_mail, to_recipients, to_data = exchange(self, sender, recipients, len(message))

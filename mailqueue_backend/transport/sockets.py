@@ -1,4 +1,4 @@
-"""Sockets that a deadline can shut down at any time: while they connect, shake hands, and after that."""
+"""Sockets that a deadline can shut down at any time, even while they connect or negotiate TLS."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any, Protocol
 
 
 class Deadline(Protocol):
-    """The end of the time that a connection has; delivery.deadlines has the one that a watchdog keeps."""
+    """The deadline of a connection, as delivery.deadlines implements it."""
 
     @property
     def fired(self) -> bool:
-        """The time is over."""
+        """The deadline has passed."""
 
     def hold(self, held: socket.socket) -> None:
-        """Shut this socket down when the time is over; now, if it is."""
+        """Shut this socket down when the deadline passes, or now if it has."""
 
     def release(self) -> None:
-        """Close the socket that is held, if any."""
+        """Close the held socket, if any."""
 
     def extend_for_dot(self) -> None:
-        """Leave the server more time to answer: the whole message is about to be sent."""
+        """Allow for the reply to the final dot, which is about to be sent."""
 
     def shortened(self, seconds: float) -> AbstractContextManager[None]:
-        """Leave so many seconds, or less, to a block."""
+        """Limit the block to ``seconds``, or less if the deadline is earlier."""
 
 
 class DeadlineSMTP(smtplib.SMTP):
-    """smtplib's SMTP, whose socket is under a deadline before it connects.
+    """smtplib's SMTP, with a deadline that applies even while the socket connects.
 
-    The deadline holds a duplicate of the socket, which stays what it is when TLS wraps the original.
+    The deadline holds a duplicate of the socket, which remains valid when TLS wraps the original.
     """
 
     _deadline: Deadline
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Connect as socket.create_connection() does. Only the look-up of the name has no deadline."""
+        """Connect as socket.create_connection() does. The deadline does not cover name resolution."""
         failure = OSError(f"{host} has no address")
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             connecting = socket.socket(family, kind, protocol)
@@ -57,7 +57,7 @@ class DeadlineSMTP(smtplib.SMTP):
 
     def _connect(self, connecting: socket.socket, address: Any, timeout: float) -> None:
         self._deadline.hold(connecting.dup())
-        if isinstance(timeout, (int, float)):  # else it is smtplib's word for the default
+        if isinstance(timeout, (int, float)):  # otherwise, a sentinel for the default timeout
             connecting.settimeout(timeout)
         if self.source_address:
             connecting.bind(self.source_address)
@@ -65,10 +65,10 @@ class DeadlineSMTP(smtplib.SMTP):
             connecting.connect(address)
         if self._deadline.fired:
             raise TimeoutError("The time for this message is over")
-        # The final dot must not wait for the acknowledgement of what goes before.
+        # Without TCP_NODELAY, the final dot may wait for the acknowledgement of earlier data.
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
-        """Close the connection; the server learns of it only when the duplicate is closed as well."""
+        """Close the socket and its duplicate: the connection stays open while either is."""
         super().close()
         self._deadline.release()
