@@ -1,6 +1,6 @@
-"""A Postfix of the tests' own: loopback only, in a temporary directory, one port for each limit.
+"""A temporary Postfix for the tests: on loopback only, with one port for each limit.
 
-It accepts mail for every address and throws it away, except for addresses that begin with "dead", which do not exist.
+It accepts and discards mail for every address, except for those that begin with "dead", which it refuses as unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: The options of the smtpd at each port, and how many processes it may have ("-": the default).
+#: By port name, the maximum number of smtpd processes ("-": the default) and the options of smtpd.
 PORTS: dict[str, tuple[str, dict[str, str]]] = {
     "plain": ("-", {}),
     "patient": ("-", {"smtpd_error_sleep_time": "0s"}),
@@ -63,7 +63,7 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 
 
 def reason_to_skip() -> str:
-    """Return why there can be no Postfix here; "" if there can be one."""
+    """Return why Postfix cannot run here; "" if it can."""
     if not os.environ.get("TEST_POSTFIX"):
         return "TEST_POSTFIX is not set: tox run -e postfix"
     if shutil.which("postfix") is None:
@@ -72,7 +72,7 @@ def reason_to_skip() -> str:
 
 
 class Postfix:
-    """A running Postfix. A context manager."""
+    """A context manager that starts and stops Postfix."""
 
     def __enter__(self) -> Postfix:
         self._temporary = tempfile.TemporaryDirectory(prefix="mailqueue-postfix-")
@@ -88,13 +88,13 @@ class Postfix:
         self._temporary.cleanup()
 
     def stop(self) -> None:
-        """Stop at once, connections included. May be called again."""
+        """Abort Postfix and its connections. May be called again."""
         if self._process.poll() is None:
             subprocess.run(["postfix", "-c", self._config, "abort"], check=False, capture_output=True)
             self._process.wait(timeout=30)
 
     def count(self, name: str, words: str) -> int:
-        """Count the lines of its log about a port that contain these words."""
+        """Return the number of lines in the log of a port that contain these words."""
         prefix = f"{_log_name(name)}/smtpd["
         lines = (self.directory / "postfix.log").read_text(encoding="utf-8", errors="replace").splitlines()
         return sum(prefix in line and words in line for line in lines)
@@ -139,7 +139,7 @@ def _free_port() -> int:
 
 
 def _answers(port: int) -> bool:
-    """Return whether something listens, without a connection that would count against a limit."""
+    """Return whether the port is in use. Does not connect, since a connection would count towards the limits."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
