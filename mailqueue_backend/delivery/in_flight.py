@@ -119,7 +119,10 @@ class InFlight:
         return False
 
     def extend_leases(self) -> None:
-        """Renew stale leases of messages unstarted or at the dot. Drop unstarted ones whose leases may have ended."""
+        """Renew the stale leases of messages that are not started, or that are at the final dot.
+
+        Drop messages that are not started and whose leases may have ended.
+        """
         now = monotonic()
         longest = max(self._lease, SHORTEST_LEASE)
         if any(not each.is_started and now - each.reserved_at > longest for each in self._deliveries.values()):

@@ -25,7 +25,7 @@ REFUSALS_PER_CONNECTION = 4
 #: Seconds to connect while other sessions are connected: a server at its connection limit may never answer.
 FURTHER_CONNECTION_SECONDS = 10
 
-#: Django's method. While a test patches it, no connection is made: nothing may be sent, and no server exists.
+#: Django's method. While a test patches it, transact() opens no connection, since there may be no server.
 _SEND_MESSAGES = SMTPBackend.send_messages
 
 #: ``message`` is the message that this thread is delivering, which must not be queued again.

@@ -13,8 +13,8 @@ from .verdict import Reply, Step, Verdict
 class Retries:
     """The transactions of one message after the first.
 
-    Recipients that are still unanswered get another transaction. A message that was accepted for no recipient is tried
-    once more on a new connection, and once more without pipelining, if that may be why the server refused it.
+    If the server accepted or refused only some recipients, the others get another transaction. A message that was
+    accepted for no recipient is retried on a new connection, then without pipelining, each once and if it may help.
     """
 
     def __init__(self, mailer: Mailer, link: Link, transcript: Transcript) -> None:
@@ -22,7 +22,7 @@ class Retries:
         self._mailer = mailer
         self._link = link
         self._transcript = transcript
-        #: Recipients that were accepted or refused for good before the last transaction.
+        #: Recipients that had been accepted or refused, other than with FULL, when prepare_next() was last called.
         self._settled: set[str] = set()
         #: The reply before the retry on a new connection, and the one before the retry without pipelining.
         self._before_reconnect: Reply | None = None
@@ -36,7 +36,7 @@ class Retries:
         return False
 
     def _prepare_remaining(self, answer: Answer) -> bool:
-        """Prepare a transaction for the remaining recipients; return False unless the last one made progress."""
+        """Prepare a transaction for the remaining recipients; return False if none remain, or there was no progress."""
         transcript = self._transcript
         final = [address for address, reply in answer.refused.items() if reply.verdict is not Verdict.FULL]
         settled = {*transcript.accepted, *final}
@@ -69,6 +69,7 @@ class Retries:
         return again
 
     def _exclude(self, settled: set[str]) -> None:
+        """Skip these recipients in the next transaction, and remove the refusals of all others."""
         self._transcript.skip = settled
         for address in [address for address in self._transcript.refused if address not in settled]:
             del self._transcript.refused[address]
@@ -86,4 +87,5 @@ class Retries:
 
 
 def _step_and_code(reply: Reply | None) -> tuple[Step, int]:
+    """Return what makes two replies count as the same."""
     return ("dot", 0) if reply is None else (reply.step, reply.code)

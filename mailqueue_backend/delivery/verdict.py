@@ -91,6 +91,7 @@ class _Row(NamedTuple):
 
 #: Words that show that the recipient does not exist.
 _UNKNOWN = r"unknown|no such|not exist|not found|unrouteable"
+#: The first row that matches decides.
 _TABLE = (
     _Row("MAIL RCPT DATA dot", r"53[0458] .*", Verdict.BLOCKED),
     _Row("MAIL dot", r"\d+ [45]\.(3\.4|2\.3)|552 -", Verdict.MESSAGE, unless="quota"),

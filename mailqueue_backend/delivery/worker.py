@@ -40,7 +40,7 @@ from .settling import Delivery
 
 logger = get_logger("delivery")
 
-#: Hand-outs of a message without a settlement, after which it is assumed to crash the drain.
+#: Reservations of a message without a settlement, after which it is assumed to crash the drain.
 MAX_DELIVERIES = 3
 
 
