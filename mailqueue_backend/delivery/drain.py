@@ -70,14 +70,16 @@ class Drain:
                 pool.close()
         finally:
             pool.close()
-        self._conclude(pool, quota)
+            self.report.recipients_given_up = sum(worker.recipients_given_up for worker in pool.workers)
+            for mailer in {self._main, *self._mailers.values()}:
+                mailer.report_refused()
+        self._explain(pool, quota)
         if pool.error is not None:
             raise pool.error
         return self.report
 
-    def _conclude(self, pool: WorkerPool, quota: Quota) -> None:
-        """Complete the report, and log why messages wait."""
-        self.report.recipients_given_up = sum(worker.recipients_given_up for worker in pool.workers)
+    def _explain(self, pool: WorkerPool, quota: Quota) -> None:
+        """Log why messages wait."""
         wanted = min(self.report.length, self._options.limit or self.report.length)
         is_left = not quota.is_over() and self.report.tried < wanted
         mailers = {self._main, *self._mailers.values()}

@@ -158,10 +158,13 @@ class Mailer:
 
     def end(self, is_left: bool, waiting: str) -> None:
         """Log why messages wait. ``is_left``: whether some were not tried; ``waiting``: the text on number and age."""
-        self._report_refused(list(self._refused))
         for reason in self.reasons(is_left):
             text = f"{self.name}: {reason.rstrip('.: ')}. {waiting}"
             self._troubles.report((self.name, without_ids(reason)), text, f"{self.name}: works again.")
+
+    def report_refused(self) -> None:
+        """Log the refused messages whose senders have not been paused."""
+        self._report_refused(list(self._refused))
 
     def _report_refused(self, kinds: Sequence[_Kind]) -> None:
         for kind in kinds:

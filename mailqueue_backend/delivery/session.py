@@ -166,7 +166,7 @@ class Session:
             retries = retries or Retries(self.mailer, self.link, self.transcript)
             is_over = self._stop.forced_by is not None or self.deadline.fired
             if is_over or not retries.prepare_next(Answer(self.transcript, error)):
-                return self._attempt_after(error)
+                return self._attempt_after(error, is_unsent=sent == 0)
 
     def _accepted(self, sent: Any) -> Attempt:
         """Return the attempt after a first transaction without refusals or errors."""
@@ -174,7 +174,7 @@ class Session:
         # Backends other than SMTP, and an overridden _send(), may return None.
         return Attempt(error=NOT_SENT if sent == 0 and not self.transcript.accepted else None)
 
-    def _attempt_after(self, error: Exception | None) -> Attempt:
+    def _attempt_after(self, error: Exception | None, is_unsent: bool = False) -> Attempt:
         """Return the attempt for the transcript and ``error``, with recipients spelled as in the message."""
         answer = Answer(self.transcript, error)
         if not self.transcript.accepted:
@@ -187,12 +187,14 @@ class Session:
             if answer.doubt is not None and not self.mailer.counts_as_tried(self._refused(answer.doubt)):
                 return Attempt(error=answer.doubt, reached=False)
         if not self.transcript.accepted and not answer.refused:
-            return Attempt(error=error, reply=answer.reply, doubt=answer.doubt)
+            return Attempt(error=error or (NOT_SENT if is_unsent else None), reply=answer.reply, doubt=answer.doubt)
         recipients = self.recipients()
         names = names_of(answer.refused, recipients)
         refusals = [Refusal(name, reply) for name, reply in zip(names, answer.refused.values(), strict=True)]
         accepted = names_of(self.transcript.accepted, recipients)
         others: object = error
+        if error is None and is_unsent and set(recipients) - set(accepted) - set(names):
+            others = NOT_SENT
         if isinstance(error, SMTPRecipientsRefused):
             # The error covers the refused recipients only: an override may send to each recipient separately.
             is_answered = not set(recipients) - set(accepted) - set(names)

@@ -128,7 +128,6 @@ class Worker:
             outcome = self._requeue_unroutable(envelope, fields)
         else:
             outcome = self._call_hook(session, envelope, fields, reservation.payload)
-            self.recipients_given_up += session.given_up
         if outcome.sent:
             return DELIVERED
         self.undelivered += 1
@@ -165,6 +164,7 @@ class Worker:
             return session.fail(envelope.email, self._expired, fields, error)
         finally:
             session.deadline.clear()
+            self.recipients_given_up += session.given_up
 
     def _requeue_unroutable(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
         """Requeue a message whose mailer does not exist, or give it up once it has expired."""
@@ -196,10 +196,17 @@ class Worker:
             return _retry_as_stored(payload, meta)
 
     def _after_interrupt(self, payload: bytes) -> Disposition | None:
-        """Return the disposition of an interrupted message; None if the server accepted it for no recipient."""
+        """Return the disposition of an interrupted message; None if it is to be put back as it was."""
         session = self._session
-        if session is None or not session.transcript.accepted:
+        if session is None:
             return None
+        outcome = session.outcome
+        if outcome is not None and not outcome.requeue:
+            return DELIVERED if outcome.sent else DISCARDED
+        if not session.transcript.accepted:
+            if outcome is None or session.meta is None or session.meta.remaining is None:
+                return None
+            return _retry_as_stored(payload, session.meta)
         recipients = session.recipients()
         accepted = names_of(session.transcript.accepted, recipients)
         remaining = [recipient for recipient in recipients if recipient not in accepted]

@@ -141,7 +141,7 @@ class DeliveryMixin(smtplib.SMTP):
     ) -> dict[str, Reply]:
         """Send a message as smtplib does, but once to each address, and to none of ``skip``. May raise OutOfStep."""
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
-        by_address = dict(zip(map(smtplib.quoteaddr, recipients), recipients, strict=True))
+        by_address = dict(zip(map(_unified, recipients), recipients, strict=True))
         self.transcript.recipients = list(by_address.values())
         addresses = [address for address in self.transcript.recipients if address not in self.transcript.skip]
         if recipients and not addresses:
@@ -232,6 +232,12 @@ class DeliveryMixin(smtplib.SMTP):
         if answer[0] == 250:
             self.transcript.accepted += self._accepted
         return answer
+
+
+def _unified(address: str) -> str:
+    """Return what two spellings of an address have in common: the case of a domain does not matter."""
+    local, at, domain = smtplib.quoteaddr(address).rpartition("@")
+    return f"{local}{at}{domain.lower()}"
 
 
 class DeliverySMTP(DeliveryMixin, DeadlineSMTP):
