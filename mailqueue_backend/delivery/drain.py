@@ -94,6 +94,8 @@ class Drain:
             waiting = self._queue.counts().waiting
         except QueueUnavailable:
             return "How many messages wait is not known, since the queue is unavailable."
+        if not waiting:
+            return "No message waits."
         now = time.time()
         age = duration(now - min([now, *(worker.oldest for worker in workers)]))
         if waiting == 1:

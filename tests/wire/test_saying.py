@@ -103,6 +103,16 @@ class LineTests(ScriptedTestCase):
         self.assertIsNone(record.exc_info)
 
 
+    def test_of_a_server_that_is_down_says_so_if_no_message_waits(self) -> None:
+        self.serve()
+        self.smtp.stop_listening()
+        self.enqueue("a", created=datetime.now() - timedelta(days=2))
+        self.assertEqual(
+            [record.getMessage() for record in self.failures()],
+            [f"127.0.0.1:{self.smtp.port}: connection refused. No message waits."],
+        )
+
+
 @override_settings(EMAIL_BACKEND=BACKEND)
 class CommandTestCase(QueueTestCase):
     def serve(self, script: smtp.Script = smtp.good) -> ScriptedServer:
