@@ -102,7 +102,6 @@ class LineTests(ScriptedTestCase):
         )
         self.assertIsNone(record.exc_info)
 
-
     def test_of_a_server_that_is_down_says_so_if_no_message_waits(self) -> None:
         self.serve()
         self.smtp.stop_listening()
