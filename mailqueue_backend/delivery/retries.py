@@ -48,25 +48,30 @@ class Retries:
         return True
 
     def _prepare_retry(self, answer: Answer) -> bool:
-        """Prepare a retry on a new connection, or without pipelining; return False if neither may help."""
-        transcript, mailer, doubt = self._transcript, self._mailer, answer.doubt
-        if transcript.accepted or self._link.has_failed:
+        """Prepare a retry on a new connection; return False if none may help."""
+        if self._transcript.accepted or self._link.has_failed or not self._choose_retry(answer):
             return False
+        self._link.hang_up()
+        refused = answer.refused.items()
+        self._exclude({address for address, reply in refused if reply.verdict is Verdict.RECIPIENT})
+        return True
+
+    def _choose_retry(self, answer: Answer) -> bool:
+        """Choose how to retry: as before, or without pipelining, each once; return False if neither may help."""
+        mailer, doubt = self._mailer, answer.doubt
         if isinstance(answer.error, OutOfStep):
-            again, self.may_pipeline, mailer.pipelining = self.may_pipeline, False, False
-        elif doubt is None or (doubt.step == "dot" and answer.is_lost):
-            again = False
-        elif self._link.accepted and not self._before_reconnect and (doubt.step, doubt.code) not in mailer.lasting:
-            again, self._before_reconnect = True, doubt
-        elif self._link.was_pipelined and not mailer.pipelining_is_proven and not self._before_unpipelined:
-            again, self._before_unpipelined, self.may_pipeline = True, doubt, False
-        else:
-            again = False
-        if again:
-            self._link.hang_up()
-            refused = answer.refused.items()
-            self._exclude({to for to, reply in refused if reply.verdict is Verdict.RECIPIENT})
-        return again
+            was_allowed = self.may_pipeline
+            self.may_pipeline = mailer.pipelining = False
+            return was_allowed
+        if doubt is None or (doubt.step == "dot" and answer.is_lost):
+            return False
+        if self._link.accepted and not self._before_reconnect and _step_and_code(doubt) not in mailer.lasting:
+            self._before_reconnect = doubt
+            return True
+        if self._link.was_pipelined and not mailer.pipelining_is_proven and not self._before_unpipelined:
+            self._before_unpipelined, self.may_pipeline = doubt, False
+            return True
+        return False
 
     def _exclude(self, settled: set[str]) -> None:
         """Skip these recipients in the next transaction, and remove the refusals of all others."""
