@@ -27,7 +27,7 @@ from .policy import NOT_TRIED
 from .report import Report
 from .session import Session
 from .troubles import Troubles
-from .words import duration
+from .words import count, duration
 from .worker import Worker
 
 logger = get_logger("delivery")
@@ -189,7 +189,7 @@ class WorkerPool:
                 self._threads.remove(thread)
                 self.workers.remove(worker)
                 self.size = len(self._threads)
-                logger.warning("The drain goes on with %d workers: %s", max(self.size, 1), error)
+                logger.warning("The drain goes on with %s: %s", count(max(self.size, 1), "worker"), error)
                 return
 
     def _run(self, worker: Worker) -> None:

@@ -33,7 +33,10 @@ class _Trouble:
 
 
 class Troubles:
-    """The troubles of one command, over all its runs. Not thread-safe."""
+    """The troubles of one command, over all its runs.
+
+    Several workers may report at once: at worst, a line is logged twice.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Hashable, _Trouble] = {}

@@ -231,7 +231,7 @@ class WorkerTests(ScriptedTestCase):
         self.enqueue(*map(str, range(40)))
         with mock.patch.object(drain_module, "Thread", _Unstartable):
             self.assertEqual(self.failing_drain().sent, 40)
-        self.assertIn("goes on with 1 workers: can't start new thread", self.lines[0])
+        self.assertIn("goes on with 1 worker: can't start new thread", self.lines[0])
 
     def test_failing_queue_is_raised_from_any_thread(self) -> None:
         self.serve(always("dot", slowly))
