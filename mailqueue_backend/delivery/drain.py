@@ -52,6 +52,7 @@ class Drain:
         by_backend = {key: Mailer(each, troubles, is_only=len(backends) == 1) for key, each in backends.items()}
         self._main = by_backend[id(backend)]
         self._mailers = {alias: by_backend[id(each)] for alias, each in mailers.items()}
+        self._all_mailers = list(by_backend.values())
 
     def run(self) -> Report:
         """Try each message that is due now. Raises QueueUnavailable if the queue stays unavailable."""
@@ -71,7 +72,7 @@ class Drain:
         finally:
             pool.close()
             self.report.recipients_given_up = sum(worker.recipients_given_up for worker in pool.workers)
-            for mailer in {self._main, *self._mailers.values()}:
+            for mailer in self._all_mailers:
                 mailer.report_refused()
         self._explain(pool, quota)
         if pool.error is not None:
@@ -82,10 +83,9 @@ class Drain:
         """Log why messages wait."""
         wanted = min(self.report.length, self._options.limit or self.report.length)
         is_left = not quota.is_over() and self.report.tried < wanted
-        mailers = {self._main, *self._mailers.values()}
-        has_reasons = any(mailer.reasons(is_left) for mailer in mailers)
+        has_reasons = any(mailer.reasons(is_left) for mailer in self._all_mailers)
         waiting = self._describe_waiting(pool.workers) if has_reasons else ""
-        for mailer in mailers:
+        for mailer in self._all_mailers:
             mailer.end(is_left, waiting)
 
     def _describe_waiting(self, workers: Sequence[Worker]) -> str:
@@ -108,8 +108,7 @@ class Drain:
         if self._options.stop.forced_by is not None:
             return False
         name = self._main.backend.queue_name
-        mailers = {self._main, *(mailer for mailer in self._mailers.values() if mailer.backend.queue_name == name)}
-        return any(mailer.blocked is None for mailer in mailers)
+        return any(mailer.blocked is None for mailer in self._all_mailers if mailer.backend.queue_name == name)
 
     def _count_workers(self, quota: Quota) -> int:
         """Return the maximum number of workers for the backlog."""

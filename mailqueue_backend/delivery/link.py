@@ -13,6 +13,7 @@ from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from ..errors import interrupts
 from ..logs import get_logger
 from ..transport.connection import DeliveryMixin, Transcript
+from ..transport.sockets import TIME_IS_OVER
 from .deadlines import Deadline
 from .mailer import Mailer
 
@@ -117,7 +118,7 @@ class Link:
             self.has_failed = True
             raise self.mailer.blocked.with_traceback(None)
         if self.deadline.fired:
-            raise SMTPServerDisconnected("the time for this message is over")
+            raise SMTPServerDisconnected(TIME_IS_OVER)
         self.is_busy = True
         try:
             with self.deadline.shortened(FURTHER_CONNECTION_SECONDS) if self.mailer.connected else nullcontext():

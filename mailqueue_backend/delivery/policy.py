@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..discards import Discard, log_discard
@@ -230,20 +231,22 @@ def retry_delay(meta: Meta, created: datetime) -> float:
 
 def reply_of_a_service(error: object) -> Reply | None:
     """Return the reply of an HTTP API from one of django-anymail's errors; None for any other error."""
-    anymail = sys.modules.get("anymail.exceptions")
-    if anymail is None or not isinstance(error, anymail.AnymailError) or error.status_code is None:
-        return None
-    return Reply("HTTP", error.status_code, str(error))
+    status: int | None = getattr(error, "status_code", None) if _anymail_of(error) else None
+    return None if status is None else Reply("HTTP", status, str(error))
 
 
 def _cannot_be_sent(error: object) -> bool:
     """Return whether no attempt can succeed: Django cannot encode the message, or django-anymail rejects it."""
     if isinstance(error, UnicodeError) or type(error) is LookupError:
         return True
+    anymail: Any = _anymail_of(error)
+    return bool(anymail) and reply_of_a_service(error) is None and not isinstance(error, anymail.AnymailAPIError)
+
+
+def _anymail_of(error: object) -> ModuleType | None:
+    """Return django-anymail's module of errors, if this is one of them; None otherwise."""
     anymail = sys.modules.get("anymail.exceptions")
-    if anymail is None or not isinstance(error, anymail.AnymailError):
-        return False
-    return error.status_code is None and not isinstance(error, anymail.AnymailAPIError)
+    return anymail if anymail is not None and isinstance(error, anymail.AnymailError) else None
 
 
 def _join(recipients: Iterable[str], most: int = 3) -> str:

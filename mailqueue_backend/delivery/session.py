@@ -193,12 +193,12 @@ class Session:
         refusals = [Refusal(name, reply) for name, reply in zip(names, answer.refused.values(), strict=True)]
         accepted = names_of(self.transcript.accepted, recipients)
         others: object = error
-        if error is None and is_unsent and set(recipients) - set(accepted) - set(names):
-            others = NOT_SENT
+        unanswered = set(recipients) - set(accepted) - set(names)
         if isinstance(error, SMTPRecipientsRefused):
             # The error covers the refused recipients only: an override may send to each recipient separately.
-            is_answered = not set(recipients) - set(accepted) - set(names)
-            others = None if is_answered else str(answer.reply or NOT_ASKED)
+            others = str(answer.reply or NOT_ASKED) if unanswered else None
+        elif error is None and is_unsent and unanswered:
+            others = NOT_SENT
         return Attempt(recipients, accepted, refusals, others, answer.reply, answer.doubt)
 
     def _transact(self, message: Any, retries: Retries | None) -> Any:

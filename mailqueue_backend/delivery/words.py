@@ -30,7 +30,7 @@ def in_words(error: object) -> str:
 
 
 def decode_reply(reply: tuple[int, bytes | str]) -> tuple[int, str]:
-    """Return the code and the decode_reply text of a reply from smtplib."""
+    """Return the code and the decoded text of a reply from smtplib."""
     code, text = reply
     return code, text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 

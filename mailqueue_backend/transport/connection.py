@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .pipelining import PIPELINED_RECIPIENTS, OutOfStep, Reply, exchange, send_empty_message
 from .replies import REPLY_SIZE, Replies
-from .sockets import Deadline, DeadlineSMTP
+from .sockets import TIME_IS_OVER, Deadline, DeadlineSMTP
 
 #: Seconds to wait for the reply to QUIT.
 QUIT_TIMEOUT = 5
@@ -82,7 +82,7 @@ class DeliveryMixin(smtplib.SMTP):
             answer = super().getreply()
         except smtplib.SMTPServerDisconnected as error:
             if self._deadline.fired:
-                raise smtplib.SMTPServerDisconnected("The time for this message is over") from error
+                raise smtplib.SMTPServerDisconnected(TIME_IS_OVER) from error
             raise
         if not 200 <= answer[0] < 600:
             self.close()

@@ -7,6 +7,9 @@ import socket
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+#: The error of a connection whose deadline has passed.
+TIME_IS_OVER = "The time for this message is over"
+
 
 class Deadline(Protocol):
     """The deadline of a connection, as delivery.deadlines implements it."""
@@ -64,7 +67,7 @@ class DeadlineSMTP(smtplib.SMTP):
         if not self._deadline.fired:
             connecting.connect(address)
         if self._deadline.fired:
-            raise TimeoutError("The time for this message is over")
+            raise TimeoutError(TIME_IS_OVER)
         # Without TCP_NODELAY, the final dot may wait for the acknowledgement of earlier data.
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
