@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 
@@ -20,33 +19,17 @@ from ..delivery.session import Session
 from ..delivery.troubles import Troubles
 from ..discards import attach_handler
 from ..envelope import Envelope, dumps
-from ..errors import QueueUnavailable, interrupts
+from ..errors import QueueUnavailable
 from ..logs import get_logger, in_handling
 from ..queues import adapt, open_queue
 from ..queues.base import MessageQueue
 from ..settings import conf
-from .enqueue import detached_copy, serialise
-from .mailers import DEFAULT_ALIAS, mailers_setting, make_mailer, queueing_mailers, with_mailer_for_unnamed
+from .enqueue import detached_copy, has_recipients, serialise
+from .ignored import server_arguments, warn_of_ignored
+from .mailers import DEFAULT_ALIAS, mailers_setting, queueing_mailers, with_mailer_for_unnamed
 
 logger = get_logger("storing")
 attach_handler()
-
-#: Django's method.
-_RECIPIENTS = EmailMessage.recipients
-#: The arguments of a backend that choose a server and a login.
-_SERVER_ARGUMENTS = (
-    "host",
-    "port",
-    "username",
-    "password",
-    "use_tls",
-    "use_ssl",
-    "timeout",
-    "ssl_keyfile",
-    "ssl_certfile",
-)
-#: The names of ignored arguments of which this process has warned.
-_warned_of: set[str] = set()
 
 
 class QueueingMixin(BaseEmailBackend):
@@ -75,11 +58,7 @@ class QueueingMixin(BaseEmailBackend):
         compatibility with 0.1.2, and has no effect.
         """
         super().__init__(*args, **kwargs)
-        # Django >= 6.1: the arguments of get_connection(), beside a mailer's OPTIONS.
-        names = _SERVER_ARGUMENTS if kwargs.get("alias") is None else kwargs.get("_ignore_unknown_kwargs", ())
-        self._ignorable = {
-            name: kwargs[name] for name in _SERVER_ARGUMENTS if name in names and kwargs.get(name) is not None
-        }
+        self._ignorable = server_arguments(kwargs)
         self.fail_silently = fail_silently
         self.report = Report()
         self.options = DrainOptions()
@@ -122,17 +101,10 @@ class QueueingMixin(BaseEmailBackend):
         package.
         """
         messages = [] if getattr(in_handling, "record", None) else list(email_messages or ())
-        to_nobody = [
-            id(message)
-            for message in messages
-            if isinstance(message, EmailMessage)
-            # An overridden recipients() may change the message.
-            and not (message if type(message).recipients is _RECIPIENTS else copy.copy(message)).recipients()
-        ]
-        if to_nobody and not self._has_own_hook:
-            messages = [message for message in messages if id(message) not in to_nobody]
+        if not self._has_own_hook:
+            messages = [message for message in messages if has_recipients(message)]
         if self._ignorable and messages:
-            self._warn_of_ignored()
+            warn_of_ignored(self, self._ignorable)
         try:
             self._store(messages, **kwargs)
         except QueueUnavailable as error:
@@ -147,30 +119,6 @@ class QueueingMixin(BaseEmailBackend):
         payloads = serialise(self, email_messages, kwargs)
         if payloads:
             self.que.write_many(*payloads)
-
-    def _warn_of_ignored(self) -> None:
-        """Warn once, for each set of names, of arguments that a drain ignores: it makes a backend of its own."""
-        try:
-            # Django >= 6.1: get_connection() makes the default mailer with further arguments.
-            delivering: Any = type(self)() if self.alias is None else make_mailer(self.alias)
-        except interrupts():
-            raise
-        except Exception:  # noqa: BLE001 - a site's class may need arguments
-            return
-        ignored = [
-            name
-            for name, value in self._ignorable.items()
-            if getattr(self, name, value) != getattr(delivering, name, None)
-        ]
-        names = ", ".join(ignored)
-        if ignored and names not in _warned_of:
-            _warned_of.add(names)
-            logger.warning(
-                "Ignored: %s, as given to get_connection() or send_mail(). Queued mail is sent with the site's own "
-                "settings. For another server or login, send with a mailer of its own in MAILERS (Django 6.1), or with "
-                "a subclass of QueuedEmailBackend that sets these values, and its queue, in __init__().",
-                names,
-            )
 
     @staticmethod
     def _wrap(email: Any, created: datetime | None = None, **kwargs: Any) -> bytes:

@@ -24,6 +24,8 @@ from ..settings import conf
 from .validation import refuse_unsendable
 
 Message = TypeVar("Message")
+#: Django's method.
+_RECIPIENTS = EmailMessage.recipients
 #: Returns the methods of an SMTP backend that decide what can be sent.
 # Django < 6.0: prep_address() does not exist.
 _methods = attrgetter("_send", "prep_address") if hasattr(SMTPBackend, "prep_address") else attrgetter("_send")
@@ -67,6 +69,14 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
                 f"Message {number} of {len(messages)} cannot be queued, since {culprit} cannot be pickled: {error}"
             ) from error
     return payloads
+
+
+def has_recipients(message: Any) -> bool:
+    """Return whether Django would send a message: to whom a message of another kind goes is not known."""
+    if not isinstance(message, EmailMessage):
+        return True
+    # An overridden recipients() may change the message.
+    return bool((message if type(message).recipients is _RECIPIENTS else copy.copy(message)).recipients())
 
 
 def detached_copy(message: Message) -> Message:

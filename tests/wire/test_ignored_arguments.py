@@ -8,7 +8,7 @@ from unittest import skipIf, skipUnless
 from django.core import mail
 from django.test import override_settings
 
-from mailqueue_backend.mail import base, relay
+from mailqueue_backend.mail import ignored, relay
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests.cases import BACKEND, QueueTestCase, message
 
@@ -30,7 +30,7 @@ class NeedsArgument(QueuedEmailBackend):
 class IgnoredArgumentsTestCase(QueueTestCase):
     def setUp(self) -> None:
         super().setUp()
-        base._warned_of.clear()
+        ignored._warned_of.clear()
 
     def warning(self, send: Any) -> str:
         with self.assertLogs(STORING, "WARNING") as logged:
