@@ -180,8 +180,7 @@ def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, 
     retry_rejected = conf.MAIL_QUEUE_RETRY_REJECTED
 
     def discard(what: str, recipients: Sequence[str], error: object) -> None:
-        message_id = own_headers(message).get("message-id")
-        log_discard(Discard(what, created, message.subject, message.from_email, recipients, error, meta.id, message_id))
+        _log(what, message, meta, created, recipients, error)
 
     if not is_accepted:
         is_final = attempt.reached and attempt.is_final
@@ -206,6 +205,24 @@ def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, 
     if waiting:
         return Judgement(DOQUEUE, given_up, retry_delay(meta, created))
     return Judgement(SENT, given_up) if is_accepted else Judgement(NOQUEUE)
+
+
+def log_given_up_by_hook(message: Any, meta: Meta, fields: dict[str, Any], hook: str) -> Outcome:
+    """Write the line of a message that a hook has given up without one. Keep the message if that is impossible."""
+    try:
+        recipients = message.to if meta.remaining is None else meta.remaining
+        _log("Message Refused", message, meta, fields.get("created"), recipients, f"given up by {hook}")
+    except interrupts():
+        raise
+    except Exception:  # the hook may have replaced the message by anything
+        logger.exception("Message %s stays in the queue, since its discard cannot be logged.", meta.id)
+        return DOQUEUE
+    return NOQUEUE
+
+
+def _log(what: str, message: Any, meta: Meta, created: object, recipients: Sequence[str], error: object) -> None:
+    message_id = own_headers(message).get("message-id")
+    log_discard(Discard(what, created, message.subject, message.from_email, recipients, error, meta.id, message_id))
 
 
 def lines_of(message: Any, meta: Meta, attempt: Attempt, judgement: Judgement) -> list[str]:

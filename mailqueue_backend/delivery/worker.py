@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from ..discards import lines_written
 from ..envelope import Envelope, Meta, dumps, loads
 from ..envelope.signature import keys
 from ..errors import UnknownClass, Unreadable, interrupts
@@ -31,6 +32,7 @@ from .policy import (
     judge,
     leave,
     lines_of,
+    log_given_up_by_hook,
     retry,
     retry_delay,
 )
@@ -155,8 +157,13 @@ class Worker:
         assert self.delivery is not None
         session.deadline.on_dot = partial(self.on_dot, self.delivery)
         session.deadline.start(self._seconds)
+        lines = lines_written()
         try:
-            return Outcome(*session.backend._send_queued_messages(envelope.email, self._expired, fields))
+            outcome = Outcome(*session.backend._send_queued_messages(envelope.email, self._expired, fields))
+            is_given_up = not outcome.sent and not outcome.requeue
+            if is_given_up and session.mailer.has_own_hook and lines_written() == lines:
+                return log_given_up_by_hook(envelope.email, envelope.meta, fields, type(session.backend).__qualname__)
+            return outcome
         except interrupts():
             raise
         except Exception as error:  # a site's hook may raise anything

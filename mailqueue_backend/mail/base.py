@@ -20,7 +20,7 @@ from ..delivery.troubles import Troubles
 from ..discards import attach_handler
 from ..envelope import Envelope, dumps
 from ..errors import QueueUnavailable
-from ..logs import get_logger, in_handling
+from ..logs import get_logger, is_about_our_records
 from ..queues import adapt, open_queue
 from ..queues.base import MessageQueue
 from ..settings import conf
@@ -100,7 +100,7 @@ class QueueingMixin(BaseEmailBackend):
         queued nor counted, unless a hook may add some. Nor is mail that a log handler sends about a record of this
         package.
         """
-        messages = [] if getattr(in_handling, "record", None) else list(email_messages or ())
+        messages = [message for message in email_messages or () if not is_about_our_records(message)]
         if not self._has_own_hook:
             messages = [message for message in messages if has_recipients(message)]
         if self._ignorable and messages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from mailqueue_backend.discards import LOGGER, Discard, attach_handler, log_disc
 from mailqueue_backend.errors import DiscardLogError
 
 ID = "0123456789ab"
+DISCARD = Discard("Message Expired", "then", "Hello", "from@example.com", ["to@example.com"], "no", ID)
 
 
 class LineTests(SimpleTestCase):
@@ -28,7 +30,7 @@ class LineTests(SimpleTestCase):
 
     def write(self, subject: str = "Hello", **settings: Any) -> bytes:
         with override_settings(MAIL_QUEUE_LOG_FILENAME=self.log, **settings):
-            log_discard(Discard("Message Expired", "then", subject, "from@example.com", ["to@example.com"], "no", ID))
+            log_discard(DISCARD._replace(subject=subject))
         return self.log.read_bytes()
 
     def test_line_ends_and_control_characters_are_escaped(self) -> None:
@@ -81,6 +83,43 @@ class LineTests(SimpleTestCase):
             self.write(MAIL_QUEUE_LOG_FILE_MAXBYTES="much")
 
 
+#: Writes a line, one that fits only in part, and, once there is room again, a third one.
+FULL_DISK = """
+import resource, sys
+from django.conf import settings
+from tests.unit.test_discards import *
+settings.configure(MAIL_QUEUE_LOG_FILENAME=sys.argv[1])
+log_discard(DISCARD._replace(subject="first"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(sys.argv[1]) + 40, resource.RLIM_INFINITY))
+try:
+    log_discard(DISCARD._replace(subject="second"))
+except DiscardLogError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log_discard(DISCARD._replace(subject="third"))
+"""
+
+
+class FullDiskTests(SimpleTestCase):
+    def test_line_that_does_not_fit_is_removed_and_never_written_later(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory, "discards.log")
+            command = [sys.executable, "-c", FULL_DISK, str(log)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            lines = log.read_text().splitlines()
+        self.assertIn("only 40 of the line's", done.stdout)
+        self.assertEqual([re.findall("Subject: (\\w+)", line) for line in lines], [["first"], ["third"]])
+
+    def test_log_that_is_not_a_file(self) -> None:
+        reader, writer = os.pipe()
+        with open(reader, "rb") as pipe, override_settings(MAIL_QUEUE_LOG_FILENAME=f"/dev/fd/{writer}"):
+            with mock.patch("builtins.open", side_effect=_no_lock_file(open)):
+                log_discard(DISCARD)
+            os.close(writer)
+            attach_handler()._close_stream()
+            self.assertIn(b"Message Expired", pipe.read())
+
+
 #: Discards 5,000 messages with hostile subjects; the log must contain one line for each.
 WRITER = """
 import sys
@@ -119,14 +158,14 @@ class SeveralProcessesTests(SimpleTestCase):
                 override_settings(MAIL_QUEUE_LOG_FILENAME=log),
                 mock.patch("builtins.open", side_effect=_no_lock_file(open)),
             ):
-                log_discard(Discard("Message Expired", "then", "Hello", "a@example.com", ["b@example.com"], "no", ID))
+                log_discard(DISCARD)
             self.assertIn("Hello", log.read_text())
 
 
 def _no_lock_file(real_open: Any) -> Any:
     def opened(name: Any, *args: Any, **kwargs: Any) -> Any:
         if str(name).endswith(".lock"):
-            raise PermissionError(name)
+            raise PermissionError(errno.EACCES, name)
         return real_open(name, *args, **kwargs)
 
     return opened

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 from unittest import mock, skipUnless
 
@@ -46,6 +49,32 @@ class SiteBackend(QueuedEmailBackend):
 
     def _send_queued_messages(self, *args: Any) -> Any:
         raise LookupError("a bug of the site")
+
+
+class ThreadHandler(AdminEmailHandler):
+    """Mails from another thread, as a site may do to save time."""
+
+    def send_mail(self, *args: Any, **kwargs: Any) -> None:
+        thread = Thread(target=super().send_mail, args=args, kwargs=kwargs)
+        thread.start()
+        thread.join()
+
+
+class ListenerHandler(logging.handlers.QueueHandler):
+    """Hands its records to a thread, which mails them."""
+
+    def close(self) -> None:
+        listener = logging.handlers.QueueListener(self.queue, AdminEmailHandler())
+        listener.start()
+        listener.stop()
+        super().close()
+
+
+def handlers_that_mail() -> Iterator[tuple[str, logging.Handler]]:
+    yield "at once", AdminEmailHandler()
+    yield "in another thread", ThreadHandler()
+    yield "handed to another thread", ListenerHandler(SimpleQueue())
+    yield "later", logging.handlers.MemoryHandler(100, logging.CRITICAL + 1, AdminEmailHandler())
 
 
 @contextmanager
@@ -153,6 +182,18 @@ class BrokenMailTests(MailTestCase):
             for _ in range(2):
                 drain(SiteBackend())
         self.assertEqual(len(self.queue), 2)
+
+    def test_discards_are_not_mailed(self) -> None:
+        for name, handler in handlers_that_mail():
+            with self.subTest(name), self.scripted(always("RCPT", "550 5.1.1 no such user")):
+                enqueue("a", "b")
+                writing = mock.patch.object(Queue, "write_many", return_value=[True])
+                with writing as write_many, on_the_root_logger(handler, logging.WARNING):
+                    report = drain(expire=0)
+                    handler.close()
+                self.assertEqual((report.discarded, len(self.log_lines())), (2, 2))
+                self.assertEqual(write_many.call_count, 0)
+                self.log.unlink()
 
     def test_mail_of_the_site_about_its_own_errors_is_queued(self) -> None:
         with on_the_root_logger(AdminEmailHandler(), logging.ERROR):

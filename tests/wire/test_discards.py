@@ -9,9 +9,17 @@ from unittest import mock
 
 from django.test import override_settings
 
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.base import Consumer
 from tests.cases import MailTestCase, drain, enqueue
 from tests.smtp import always
+
+
+class SilentHookBackend(QueuedEmailBackend):
+    """A site's backend, which gives up every message and logs nothing."""
+
+    def _send_queued_messages(self, *args: Any) -> Any:
+        return self.NOQUEUE
 
 
 class KeepTests(MailTestCase):
@@ -44,3 +52,17 @@ class KeepTests(MailTestCase):
         ):
             drain(expire=0)
         self.assertEqual(lines, [1])
+
+    def test_message_that_a_hook_gives_up_without_a_line_gets_one(self) -> None:
+        enqueue("a")
+        self.assertEqual(drain(SilentHookBackend()).discarded, 1)
+        (line,) = self.log_lines()
+        self.assertIn("Message Refused", line)
+        self.assertIn("Error: given up by SilentHookBackend", line)
+
+    @override_settings(MAIL_QUEUE_LOG_FILENAME="/no/such/directory/discards.log")
+    def test_message_that_a_hook_gives_up_stays_when_that_cannot_be_logged(self) -> None:
+        enqueue("a")
+        with mock.patch("sys.stderr"), self.assertLogs("mailqueue_backend.delivery", logging.ERROR):
+            self.assertEqual(drain(SilentHookBackend()).requeued, 1)
+        self.assertEqual(len(self.queue), 1)
