@@ -74,7 +74,8 @@ class DiscardLogHandler(RotatingFileHandler):
 
     def _append(self, line: bytes) -> None:
         """Write a line in one call. If only a part can be written, remove it: no other line may be appended to it."""
-        stream = self.stream = self.stream or self._open()
+        stream: Any = self.stream or self._open()
+        self.stream = stream
         size = os.fstat(stream.fileno()).st_size
         try:
             written = stream.write(line)
@@ -104,7 +105,7 @@ class DiscardLogHandler(RotatingFileHandler):
             self._close_stream()
 
     def _close_stream(self) -> None:
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream, self.stream = self.stream, None
         if stream:
             with suppress(OSError):  # network file systems may report a full disk here again
                 stream.close()

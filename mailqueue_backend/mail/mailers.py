@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from django.core import mail
-from django.core.mail.backends.locmem import EmailBackend as LocmemBackend
+from django.core.mail.backends import console, dummy, locmem
 from django.utils.module_loading import import_string
 
 from ..delivery.limits import DrainOptions
@@ -20,6 +20,9 @@ logger = get_logger("delivery")
 
 #: The backend that drains if EMAIL_BACKEND is not one of ours, as in 0.1.2.
 OUR_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
+#: Backends of development, staging and tests, which deliver to nobody (the file backend is a console backend). A queue
+#: that such a site can see may be production's.
+DELIVER_TO_NOBODY = (console.EmailBackend, dummy.EmailBackend, locmem.EmailBackend)
 #: Django's alias for the mailer that sends messages without an alias.
 DEFAULT_ALIAS = "default"
 
@@ -101,7 +104,7 @@ def backends_to_drain(using: str | None = None) -> list[Any]:
     """Return one backend for each queue to drain, or only the backend of the mailer ``using``.
 
     They are those of the mailers in MAILERS that queue. Without MAILERS, it is the one of EMAIL_BACKEND if that queues,
-    or else QueuedEmailBackend. In a test run, in which Django replaces all backends by locmem, the list is empty.
+    or else QueuedEmailBackend. The list is empty if EMAIL_BACKEND delivers to nobody, as in a test run.
     Raises ConfigurationError if ``using`` is not a mailer that queues, or if no mailer can be used.
     """
     if mailers_setting() is None:
@@ -147,5 +150,10 @@ def _backend_from_settings() -> list[Any]:
     if is_queueing(chosen):
         # Django < 6.1: mail.mailers does not exist.
         return [mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()]
-    # Locmem: a test run.
-    return [] if issubclass(chosen, LocmemBackend) else [import_string(OUR_BACKEND)()]
+    return [] if issubclass(chosen, DELIVER_TO_NOBODY) else [import_string(OUR_BACKEND)()]
+
+
+def why_nothing_is_drained() -> str:
+    """Return the reason why backends_to_drain() is empty, as a sentence."""
+    setting = f" (EMAIL_BACKEND is {conf.EMAIL_BACKEND})" if mailers_setting() is None else ""
+    return f"No mailer of this site queues its mail here, so there is nothing to deliver{setting}."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 from unittest import skipUnless
 
 from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
+from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.locmem import EmailBackend as LocmemBackend
-from django.core.management import CommandError
+from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, TestCase, override_settings
 
 from mailqueue_backend.checks import check_mailers, check_settings
@@ -120,6 +122,13 @@ class CheckTests(SimpleTestCase):
             self.assertEqual([problem.id for problem in check_settings()], ["mailqueue_backend.E001"])
 
 
+class UnusableBackend(BaseEmailBackend):
+    """A site's backend, which needs more than EMAIL_BACKEND gives it."""
+
+    def __init__(self, key: str, **kwargs: Any) -> None:
+        raise AssertionError("instantiated")
+
+
 @needs_mailers
 class DirectUseTests(TestCase):
     def test_backend_without_arguments_lacks_the_settings_that_mailers_replaced(self) -> None:
@@ -150,7 +159,14 @@ class EmailBackendTests(QueueTestCase):
         with self.assertRaisesMessage(CommandError, "EMAIL_BACKEND: 'nowhere.EmailBackend' cannot be imported"):
             process_mail_queue()
 
-    @override_settings(EMAIL_BACKEND="django.core.mail.backends.filebased.EmailBackend")
+    @override_settings(EMAIL_BACKEND="tests.unit.test_mailers.UnusableBackend")
     def test_other_backend_is_not_instantiated(self) -> None:
-        # This one would require EMAIL_FILE_PATH.
         self.assertEqual([type(backend) for backend in backends_to_drain()], [QueuedEmailBackend])
+
+    def test_nothing_is_ours_if_the_backend_delivers_to_nobody(self) -> None:
+        for name in ("console", "dummy", "filebased", "locmem"):
+            path = f"django.core.mail.backends.{name}.EmailBackend"
+            with self.subTest(name), override_settings(EMAIL_BACKEND=path):
+                stderr = StringIO()
+                call_command("process_mail_queue", stdout=StringIO(), stderr=stderr)
+                self.assertIn(f"nothing to deliver (EMAIL_BACKEND is {path})", stderr.getvalue())

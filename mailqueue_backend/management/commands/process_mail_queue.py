@@ -14,7 +14,7 @@ from mailqueue_backend.delivery.report import Report
 from mailqueue_backend.delivery.troubles import Troubles
 from mailqueue_backend.delivery.words import count
 from mailqueue_backend.errors import MailQueueError
-from mailqueue_backend.mail.mailers import backends_to_drain, drain_all
+from mailqueue_backend.mail.mailers import backends_to_drain, drain_all, why_nothing_is_drained
 
 
 class Command(BaseCommand):
@@ -79,7 +79,7 @@ class Command(BaseCommand):
         if failure is not None:
             report("failure", str(failure), over="The queue is available again.")
         elif not backends:
-            report("no mailer", "No mailer of this site queues its mail here, so there is nothing to deliver.")
+            report("no mailer", why_nothing_is_drained())
         drain.troubles.end_run()
 
     def _print(self, results: list[tuple[int, int, int]], reports: list[Report]) -> None:
