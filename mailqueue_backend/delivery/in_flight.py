@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..queues.base import Exchange, MessageQueue, Settlement
+from . import untold
 from .deadlines import DOT_SECONDS
 from .limits import Quota
 from .policy import DELIVERED, NOT_TRIED, RETURNED
@@ -55,7 +56,7 @@ class InFlight:
         self.offered: SimpleQueue[Delivery | None] = SimpleQueue()
         #: Whether to stop reserving, because no mailer can deliver or the queue is empty.
         self.is_over = False
-        self._dead_name = queue.dead_name
+        self._queue = queue
         self._lease = lease
         self._quota = quota
         self._report = report
@@ -100,6 +101,8 @@ class InFlight:
         dropped = self._drop_unstarted() if answer.lost else 0
         self._receive(answer, began)
         if answer.reservations:
+            if not self.ready and any(each.settlement for each in self._deliveries.values()):
+                self.exchange(wanted)  # an earlier drain of this process has finished all of them
             return
         if answer.lost and not self._quota.is_over():
             self.exchange(wanted + dropped)
@@ -167,8 +170,12 @@ class InFlight:
     def close(self) -> None:
         """Settle the finished messages, and return the others. May be called again, even after an interrupt."""
         self.is_over = True
-        self.exchange(0)
-        retry_while_unavailable(self._consumer.close)
+        try:
+            self.exchange(0)
+            retry_while_unavailable(self._consumer.close)
+        except QueueUnavailable:
+            untold.remember(self._queue, self._deliveries.values())
+            raise
         self._deliveries.clear()
 
     def _has_time_to_settle(self, done: Sequence[Delivery]) -> bool:
@@ -181,7 +188,9 @@ class InFlight:
     def _receive(self, answer: Exchange, began: float) -> None:
         for reservation in answer.reservations:
             delivery = self._deliveries[reservation.receipt] = Delivery(reservation, began)
-            self.ready.append(delivery)
+            untold.recall(self._queue, delivery)
+            if delivery.settlement is None:
+                self.ready.append(delivery)
         self._quota.left -= len(answer.reservations)
         if not answer.suspect_waiting or not self._deliveries:
             self._suspect_since = 0.0
@@ -202,7 +211,7 @@ class InFlight:
         elif delivery.disposition is NOT_TRIED and not self._can_go_on():
             self.is_over = True
         else:
-            delivery.settlement = settlement_of(delivery, self._report, self._dead_name)
+            delivery.settlement = settlement_of(delivery, self._report, self._queue.dead_name)
         return delivery.settlement is not None
 
     def _drop_unstarted(self) -> int:

@@ -28,6 +28,8 @@ class Delivery:
     disposition: Disposition | None = None
     #: How the queue is to settle it; None: not decided.
     settlement: Settlement | None = None
+    #: How often it was handed out to this process, which could not settle it and is still alive.
+    survived: int = 0
     #: Meta.id, once the payload has been opened.
     id: str = ""
 

@@ -114,7 +114,7 @@ class Worker:
     def _deliver(self, delivery: Delivery) -> Disposition:
         reservation = delivery.reservation
         try:
-            if reservation.deliveries > MAX_DELIVERIES:
+            if reservation.deliveries - delivery.survived > MAX_DELIVERIES:
                 raise Unreadable(f"it was reserved by {MAX_DELIVERIES} processes that died")
             envelope = loads(reservation.payload, self._keys)
         except UnknownClass as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from itertools import product
 from typing import Any
@@ -10,8 +11,10 @@ from unittest import mock
 from django.test import override_settings
 
 from mailqueue_backend.delivery import feed
+from mailqueue_backend.delivery.worker import MAX_DELIVERIES
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues.base import Consumer, Exchange, Settlement
+from tests.smtp import always
 
 from .base import MANY, FeedMixin
 
@@ -72,6 +75,34 @@ class UnavailableContract(FeedMixin):
             self.drain()
         self.assertEqual(self.sent(), ["a", "b"])
         self.assertLeft()
+
+    @override_settings(MAIL_QUEUE_LEASE=0.2)
+    def test_lost_settlements_are_not_taken_for_deaths(self) -> None:
+        self.need("leases")
+        self.set(PAUSES=(0, 0, 0.01), FAST=0)
+        self.enqueue("a", "b", "c")
+        for _ in range(MAX_DELIVERIES + 1):
+            with self.lose(2, amount=999), self.assertRaises(QueueUnavailable):
+                self.drain()
+            time.sleep(0.3)
+        with self.assertNoLogs("mailqueue_backend.delivery", logging.ERROR):
+            self.drain()
+        self.assertEqual(sorted(self.sent()), ["a", "b", "c"])
+        self.assertLeft()
+
+    @override_settings(MAIL_QUEUE_LEASE=0.2)
+    def test_failed_message_whose_settlement_is_lost_is_requeued_later(self) -> None:
+        self.need("leases")
+        self.set(PAUSES=(0, 0, 0.01))
+        self.enqueue("a")
+        self.script = always("dot", "451 later")
+        for _ in range(MAX_DELIVERIES + 1):
+            with self.lose(2, amount=999), self.assertRaises(QueueUnavailable):
+                self.drain()
+            time.sleep(0.3)
+        self.drain()
+        self.assertEqual([envelope.meta.attempts for envelope in self.left()], [1])
+        self.assertLeft("a")
 
     @override_settings(MAIL_QUEUE_LEASE=0.4)
     def test_queue_that_is_down_for_longer_than_the_lease_raises(self) -> None:
