@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from threading import Thread
@@ -18,6 +19,7 @@ from django.db import connections
 from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..settings import conf
+from .clock import describe_future
 from .deadlines import Watchdog
 from .feed import READY, Feed
 from .in_flight import retry_while_unavailable
@@ -47,7 +49,7 @@ class Drain:
         self.report = Report()
         self._options = backend.options
         self._queue = backend.que
-        troubles = self._options.troubles or Troubles()
+        self._troubles = troubles = self._options.troubles or Troubles()
         backends = {id(each): each for each in (backend, *mailers.values())}
         by_backend = {key: Mailer(each, troubles, is_only=len(backends) == 1) for key, each in backends.items()}
         self._main = by_backend[id(backend)]
@@ -57,7 +59,8 @@ class Drain:
     def run(self) -> Report:
         """Try each message that is due now. Raises QueueUnavailable if the queue stays unavailable."""
         queue, options = self._queue, self._options
-        self.report.length = retry_while_unavailable(queue.counts).due
+        counts = retry_while_unavailable(queue.counts)
+        self.report.length = counts.due
         quota = Quota(self.report.length, options)
         group = 1 if not queue.leases or any(mailer.has_own_hook for mailer in self._mailers.values()) else READY
         feed = Feed(queue, conf.MAIL_QUEUE_LEASE, quota, self.report, group, self._can_go_on)
@@ -75,6 +78,9 @@ class Drain:
             for mailer in self._all_mailers:
                 mailer.report_refused()
         self._explain(pool, quota)
+        with suppress(QueueUnavailable):
+            if future := describe_future(queue, counts):
+                self._troubles.report(("future", queue.name), future)
         if pool.error is not None:
             raise pool.error
         return self.report

@@ -33,6 +33,7 @@ __all__ = [
     "id_of_unopened",
     "latest_epoch",
     "loads",
+    "meta_of_unopened",
     "naive_local",
     "sign",
 ]
@@ -42,12 +43,21 @@ _PICKLE_START = b"\x80\x04"
 
 
 def id_of_unopened(payload: bytes) -> str:
-    """Return the id of a message without unpickling it: the payload is read as inert data, signed or not."""
+    """Return the id of a message without unpickling it."""
+    meta = meta_of_unopened(payload)
+    return id_of(payload) if meta is None else meta.id
+
+
+def meta_of_unopened(payload: bytes) -> Meta | None:
+    """Return our record of a message without unpickling it: the payload is read as inert data, signed or not.
+
+    None: it cannot be read in this way.
+    """
     try:
         stored = legacy.peek(bytes(signature.detach(payload)[0])).get(META_KEY)
-        return Meta.read({META_KEY: stored}, payload).id
+        return Meta.read({META_KEY: stored}, payload)
     except Unreadable:
-        return id_of(payload)
+        return None
 
 
 @dataclass
