@@ -44,6 +44,11 @@ class DiscardLogError(MailQueueError):
 class ConfigurationError(MailQueueError, ImproperlyConfigured):
     """A setting is missing or wrong; the message says how to correct it."""
 
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem} {hint}".rstrip())
+        #: What is wrong, and what to write instead; system checks show them separately.
+        self.problem, self.hint = problem, hint
+
 
 def interrupts() -> tuple[type[Exception], ...]:
     """Return the subclasses of Exception that must end a drain: the one of Celery's soft time limit, if it is loaded.

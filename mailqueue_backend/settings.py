@@ -1,12 +1,14 @@
 """All settings that this package reads: name, types, default. Each one is read when it is used.
 
 ``conf.MAIL_QUEUE_NAME`` is the site's value, or the default. It raises ConfigurationError if the value has a wrong
-type. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) return the current values, too.
+type, or is out of range. The constants of 0.1.2 (``settings.QUEUE_NAME``, …) return the current values, too.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
 from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
@@ -18,12 +20,16 @@ T = TypeVar("T")
 
 
 class Setting(Generic[T]):
-    """One attribute of django.conf.settings, with its types and default, read at each access."""
+    """One attribute of django.conf.settings, with its types, range and default, read at each access.
 
-    def __init__(self, default: T, *kinds: type, choices: tuple[T, ...] = ()) -> None:
+    A number must be finite, and at least 0; with ``positive``, greater than 0.
+    """
+
+    def __init__(self, default: T, *kinds: type, choices: tuple[T, ...] = (), positive: bool = False) -> None:
         self.default = default
         self.kinds = kinds or (type(default),)
         self.choices = choices
+        self.positive = positive
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -35,34 +41,70 @@ class Setting(Generic[T]):
     def __get__(self, instance: object, owner: type) -> Setting[T] | T:
         if instance is None:
             return self
-        value = self._value()
-        if not isinstance(value, self.kinds):
-            kinds = " or ".join(kind.__name__ for kind in self.kinds)
-            raise ConfigurationError(f"{self.name} in your settings must be {kinds}, not {type(value).__name__}.")
-        if self.choices and value not in self.choices:
-            choices = " or ".join(repr(choice) for choice in self.choices)
-            raise ConfigurationError(f"{self.name} in your settings must be {choices}, not {value!r}.")
+        value = self.read()
+        self.check_type(value)
+        self.check_range(value)
         return value
 
-    def _value(self) -> T:
+    def read(self) -> T:
+        """Return the site's value, or the default, without checking it."""
         value: T = getattr(settings, self.name, self.default)
         return value
 
+    def check_type(self, value: object) -> None:
+        """Raise ConfigurationError if the value has a wrong type, or is not one of the choices."""
+        # True and False are instances of int.
+        if not isinstance(value, self.kinds) or (isinstance(value, bool) and self._is_number):
+            kinds = " or ".join(kind.__name__.replace("NoneType", "None") for kind in self.kinds)
+            raise ConfigurationError(
+                f"{self.name} in your settings must be {kinds}, not {type(value).__name__}.", self._hint(value)
+            )
+        if self.choices and value not in self.choices:
+            choices = " or ".join(repr(choice) for choice in self.choices)
+            raise ConfigurationError(f"{self.name} in your settings must be {choices}, not {value!r}.")
+
+    def check_range(self, value: object) -> None:
+        """Raise ConfigurationError if the value is a number outside the range."""
+        if not self._is_number or not isinstance(value, (int, float)) or isinstance(value, bool):
+            return
+        if not (math.isfinite(value) and value >= 0 and (value or not self.positive)):
+            bound = "greater than 0" if self.positive else "0 or greater"
+            raise ConfigurationError(
+                f"{self.name} in your settings must be a finite number, {bound}, not {value}.", self._hint(value)
+            )
+
+    @property
+    def _is_number(self) -> bool:
+        return not {int, float}.isdisjoint(self.kinds) and bool not in self.kinds
+
+    def _hint(self, value: object) -> str:
+        """Return what to write; a string is probably from the environment."""
+        variable = f'os.environ["{self.name}"]'
+        if isinstance(value, str) and self._is_number:
+            kind = "float" if float in self.kinds and not value.isdecimal() else "int"
+            return f"Write a number; from the environment, write {self.name} = {kind}({variable})."
+        if isinstance(value, str) and bool in self.kinds:
+            return f'Write True or False; from the environment, write {self.name} = {variable} == "True".'
+        return f"The default is {self.default!r}."
+
 
 class QueueFrontSetting(Setting[T]):
-    """A setting that queue-front also reads from the environment."""
+    """A setting that queue-front also reads from the environment, where a number is text, and may be empty."""
 
-    def _value(self) -> T:
-        if hasattr(settings, self.name):
-            return super()._value()
-        value: Any = os.environ.get(self.name, self.default)
+    def read(self) -> T:
+        """Return the value from the settings or the environment, or the default, as a number if it can be one."""
+        value: Any = super().read() if hasattr(settings, self.name) else os.environ.get(self.name, self.default)
+        if isinstance(value, str) and self._is_number:
+            with suppress(ValueError):
+                return self.kinds[0](value) if value else self.default
         return value  # type: ignore[no-any-return]
 
 
 class DeprecatedSetting(Setting[T]):
     """A deprecated setting of Django, read without the deprecation warning: this package reads it, not the site."""
 
-    def _value(self) -> T:
+    def read(self) -> T:
+        """Return the site's value, or the default."""
         # Django >= 6.1: LazySettings.__getattr__() would warn.
         value: T = getattr(settings._wrapped, self.name, self.default)  # type: ignore[misc]
         return value
@@ -76,13 +118,13 @@ class Settings:
     #: Age in seconds after which a message that has just failed is discarded.
     MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float)
     #: Seconds for which a drain reserves a message; twice the time that its delivery may take.
-    MAIL_QUEUE_LEASE = Setting[float](600, int, float)
+    MAIL_QUEUE_LEASE = Setting[float](600, int, float, positive=True)
     #: Minimum number of seconds until a failed message is tried again; grows with its age. 0: each drain tries it.
     MAIL_QUEUE_RETRY_DELAY = Setting[float](0, int, float)
     #: Whether a message that the server refuses permanently (5xx) is tried again until it expires.
     MAIL_QUEUE_RETRY_REJECTED = Setting(True)
     #: Maximum number of connections of a drain.
-    MAIL_QUEUE_WORKERS = Setting(8)
+    MAIL_QUEUE_WORKERS = Setting(8, positive=True)
     #: Maximum number of messages per second that a drain sends; 0: no limit.
     MAIL_QUEUE_RATE = Setting[float](0, int, float)
     #: Dotted path of the backend with which mail.relay delivers, if MAILERS is not used.
@@ -103,8 +145,8 @@ class Settings:
     MAIL_QUEUE_REDIS_URL = Setting[str | None](None, str, type(None))
     #: From queue-front's redisd: host:port, database number, timeout in seconds.
     QUEUE_REDIS_CONNECTION = QueueFrontSetting[str | None](None, str, type(None))
-    QUEUE_REDIS_DB = QueueFrontSetting[int | str | None](None, int, str, type(None))
-    QUEUE_REDIS_TIMEOUT = QueueFrontSetting[float | str | None](None, int, float, str, type(None))
+    QUEUE_REDIS_DB = QueueFrontSetting[int | None](None, int, type(None))
+    QUEUE_REDIS_TIMEOUT = QueueFrontSetting[float | None](None, float, int, type(None))
     #: From Django: the key that signs payloads.
     SECRET_KEY = Setting[str | bytes]("", str, bytes)
     #: From Django: old keys, whose signatures are still accepted.
@@ -113,11 +155,24 @@ class Settings:
     MAILERS = Setting[dict[str, Any] | None](None, dict, type(None))
     #: From Django: the backend, if MAILERS is not used.
     EMAIL_BACKEND = DeprecatedSetting("django.core.mail.backends.smtp.EmailBackend")
+    #: From Django: whether this is not production.
+    DEBUG = Setting[object](False, object)
     #: From Django: whether the Date of a message is in local time.
     EMAIL_USE_LOCALTIME = Setting[bool](False, bool, int)
 
 
 conf = Settings()
+
+
+def all_settings() -> list[Setting[Any]]:
+    """Return all settings of this package, in the order of their definition."""
+    return [setting for setting in vars(Settings).values() if isinstance(setting, Setting)]
+
+
+def names_in_settings() -> list[str]:
+    """Return the names of all settings that the site or Django defines."""
+    return [name for name in dir(settings) if name.isupper()]
+
 
 #: Names under which 0.1.2 published its settings.
 _OLD_NAMES = {

@@ -85,15 +85,18 @@ class ConfigurationTests(SimpleTestCase):
             {"QUEUE_REDIS_CONNECTION": "localhost"},
             {"QUEUE_REDIS_CONNECTION": None},
             {"QUEUE_REDIS_CONNECTION": "localhost:none"},
+            {"QUEUE_REDIS_CONNECTION": "redis://localhost:6379"},
+            {"QUEUE_REDIS_CONNECTION": ":s3cret-w0rd@localhost:6379"},
             {"QUEUE_REDIS_DB": "first"},
             {"QUEUE_REDIS_TIMEOUT": "soon"},
         ):
             with (
                 self.subTest(wrong),
                 override_settings(**{"QUEUE_REDIS_CONNECTION": services.REDIS, **wrong}),
-                self.assertRaisesRegex(ConfigurationError, "QUEUE_REDIS_CONNECTION"),
+                self.assertRaisesRegex(ConfigurationError, "".join(wrong)) as caught,
             ):
                 RedisdQueue("nowhere")
+            self.assertNotIn("s3cret", str(caught.exception))
 
     def test_redisd_may_be_configured_by_the_environment(self) -> None:
         address = f"127.0.0.1:{free_port()}"

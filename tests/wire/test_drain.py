@@ -178,12 +178,13 @@ class FailureTests(MailTestCase):
 
     # The deadline is half the lease: no message would be in time.
     @mock.patch.object(Deadline, "start", mock.Mock())
-    @override_settings(MAIL_QUEUE_LEASE=0.0)
+    @override_settings(MAIL_QUEUE_LEASE=0.001)
     def test_lost_lease_is_said(self) -> None:
         class Slow(QueuedEmailBackend):
             def _send_queued_messages(self, email_message: Any, expired: Any, email_message_dict: Any) -> Any:
                 if not getattr(self, "nested", False):
                     self.nested = True
+                    time.sleep(0.01)
                     QueuedEmailBackend().send_queued_messages()
                 return self.SENT
 

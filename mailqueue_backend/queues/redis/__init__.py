@@ -26,6 +26,8 @@ class Queue(MessageQueue):
 
     #: The settings that contain the address, for error messages.
     settings = "MAIL_QUEUE_REDIS_URL"
+    #: What to write in them.
+    hint = 'Write a URL such as "redis://localhost:6379/0", with special characters in the password percent-encoded.'
 
     def __init__(self, name: str = "default") -> None:
         super().__init__(name)
@@ -34,7 +36,9 @@ class Queue(MessageQueue):
             self._server = server(self._url())
         except (ValueError, TypeError, redis.RedisError):
             # Drop the original error: its text may contain the password.
-            raise ConfigurationError(f"redis-py does not understand {self.settings} in your settings.") from None
+            raise ConfigurationError(
+                f"redis-py does not understand {self.settings} in your settings.", self.hint
+            ) from None
         self._driver_error = redis.RedisError
         self._script = Script(self._server, name, self.dead_name, self._unavailable)
         self._keys = self._script.keys
@@ -99,15 +103,26 @@ class RedisdQueue(Queue):
     """The same queue with queue-front's settings and errors, for ``QUEUE_BACKEND = "redisd"``."""
 
     settings = "QUEUE_REDIS_CONNECTION (host:port), QUEUE_REDIS_DB or QUEUE_REDIS_TIMEOUT"
+    hint = 'Write for example QUEUE_REDIS_CONNECTION = "localhost:6379".'
 
     def _unavailable_class(self) -> type[QueueUnavailable]:
         return unavailable_as_in_queue_front()
 
     def _url(self) -> str:
-        address, timeout = conf.QUEUE_REDIS_CONNECTION or "", conf.QUEUE_REDIS_TIMEOUT or TIMEOUT
-        if ":" not in address:
-            raise ConfigurationError('QUEUE_REDIS_CONNECTION in your settings must be like "localhost:6379".')
+        address, timeout = redisd_address(conf.QUEUE_REDIS_CONNECTION), conf.QUEUE_REDIS_TIMEOUT or TIMEOUT
         return f"redis://{address}?db={conf.QUEUE_REDIS_DB or 0}&socket_timeout={timeout}"
+
+
+def redisd_address(connection: str | None) -> str:
+    """Return the value of QUEUE_REDIS_CONNECTION; raise ConfigurationError if it is not host:port."""
+    host, colon, port = (connection or "").rpartition(":")
+    if colon and port.isdecimal() and not {"/", "@"} & {*host}:
+        return f"{host}:{port}"
+    # The error does not quote the value, which may contain a password.
+    raise ConfigurationError(
+        'QUEUE_REDIS_CONNECTION in your settings must be like "localhost:6379", without a scheme or password.',
+        'For a URL, write QUEUE_BACKEND = "mailqueue_backend.queues.redis" and MAIL_QUEUE_REDIS_URL = "redis://…".',
+    )
 
 
 class ListKey(str):
