@@ -1,17 +1,13 @@
-"""Settings are typed, read at use, and checked."""
+"""Settings are typed, and read at use."""
 
 from __future__ import annotations
 
 import math
-from unittest import mock
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command
-from django.core.management.base import SystemCheckError
 from django.test import SimpleTestCase, override_settings
 
 from mailqueue_backend import settings as package_settings
-from mailqueue_backend.checks import check_queue, check_settings
 from mailqueue_backend.settings import conf
 
 
@@ -56,34 +52,3 @@ class SettingTests(SimpleTestCase):
     def test_unknown_constant_is_an_attribute_error(self) -> None:
         with self.assertRaises(AttributeError):
             _ = package_settings.QUEUE_SIZE
-
-
-class CheckTests(SimpleTestCase):
-    def test_good_settings_pass(self) -> None:
-        self.assertEqual([*check_settings(), *check_queue()], [])
-
-    @override_settings(MAIL_QUEUE_EXPIRE="soon", MAIL_QUEUE_NAME=3)
-    def test_each_wrong_setting_is_reported(self) -> None:
-        self.assertEqual([problem.id for problem in check_settings()], ["mailqueue_backend.E001"] * 2)
-
-    @override_settings(MAIL_QUEUE_EXPIRE="soon")
-    def test_checks_run_with_manage_py_check(self) -> None:
-        with mock.patch("sys.stderr"), self.assertRaisesMessage(SystemCheckError, "mailqueue_backend.E001"):
-            call_command("check", tags=["compatibility"])
-
-    def test_engines_that_cannot_hold_mail_are_named(self) -> None:
-        for backend in ("beanstalkd", "sqs", "memcached"):
-            with self.subTest(backend), override_settings(QUEUE_BACKEND=backend):
-                self.assertEqual(check_queue()[0].id, "mailqueue_backend.W001")
-                self.assertIn(backend, check_queue()[0].msg)
-
-    @override_settings(QUEUE_BACKEND="tests.no_such_queue")
-    def test_engine_that_cannot_be_imported_is_reported_with_the_cause(self) -> None:
-        (problem,) = check_queue()
-        self.assertEqual(problem.id, "mailqueue_backend.E002")
-        self.assertIn("no_such_queue", problem.msg)
-
-    @override_settings(INSTALLED_APPS=["mailqueue_backend"])
-    def test_missing_app_of_the_database_queue_is_reported_with_the_line_to_add(self) -> None:
-        (problem,) = check_queue()
-        self.assertIn('add "mailqueue_backend.queues.database" to INSTALLED_APPS', problem.msg)

@@ -12,7 +12,7 @@ from functools import wraps
 from time import monotonic
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, Error, connections, router, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
 from ...errors import ConfigurationError, QueueUnavailable
@@ -89,7 +89,8 @@ def _is_lost_race(alias: str, error: Error) -> bool:
 
 
 def _no_such_alias(alias: str) -> ConfigurationError:
-    return ConfigurationError(f"MAIL_QUEUE_DATABASE = {alias!r}: there is no such alias in DATABASES.")
+    problem = f"MAIL_QUEUE_DATABASE = {alias!r}: there is no such alias in DATABASES."
+    return ConfigurationError(problem, f"Write one of: {', '.join(connections)}.")
 
 
 def _unavailable(user: UsesDatabase, error: Error) -> QueueUnavailable:
@@ -105,6 +106,11 @@ def _explain(error: Error, alias: str) -> str:
     reason = str(error).partition("\n")[0]
     if QueuedMessage._meta.db_table not in reason:
         return reason
+    if not router.allow_migrate_model(alias, QueuedMessage):
+        return (
+            f"{reason} (if the table is missing: a router in DATABASE_ROUTERS does not let migrate create it on "
+            f'{alias}; let its allow_migrate() return True for "{QueuedMessage._meta.app_label}", and run migrate)'
+        )
     database = "" if alias == DEFAULT_DB_ALIAS else f" --database={alias}"
     return f'{reason} (if the table is missing: "manage.py migrate {QueuedMessage._meta.app_label}{database}")'
 
