@@ -1,7 +1,7 @@
 """System checks: report wrong settings before any mail is queued. Importing this module registers them.
 
 ``manage.py check --tag mailqueue`` selects them. Most run with every command. Those that ask the database run with
-``--database`` only, as all of Django's do. Those that advise rather than report a fault run with
+``--database`` only, as all of Django's do. Those that ask a server, or advise rather than report a fault, run with
 ``--deploy`` only.
 """
 
@@ -12,7 +12,7 @@ from django.core.checks import Tags, register
 from .database import check_alias, check_router, check_sqlite_journal, check_sqlite_transactions, check_table
 from .engine import check_dummy, check_queue
 from .mailers import check_mailers, check_relay
-from .redis import check_redis_address
+from .redis import check_redis_address, check_redis_permissions
 from .settings import check_log, check_names, check_ranges, check_settings
 
 #: The tag of all checks of this package.
@@ -21,7 +21,7 @@ TAG = "mailqueue"
 SETTINGS = (check_settings, check_ranges, check_names, check_log)
 QUEUES = (check_queue, check_dummy, check_alias, check_router, check_redis_address)
 MAILERS = (check_mailers, check_relay)
-DEPLOY = (check_sqlite_transactions, check_sqlite_journal)
+DEPLOY = (check_sqlite_transactions, check_sqlite_journal, check_redis_permissions)
 
 for check in (*SETTINGS, *QUEUES, *MAILERS):
     register(check, Tags.compatibility, TAG)

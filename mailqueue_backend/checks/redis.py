@@ -1,13 +1,15 @@
-"""The check of the Redis queue: its address."""
+"""Checks of the Redis queue: its address, and whether its user may do what a drain does."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
 
-from ..errors import ConfigurationError
-from ..queues.redis import redisd_address
+from ..errors import ConfigurationError, QueueUnavailable
+from ..queues import open_queue
+from ..queues.redis import Queue, redisd_address
+from ..settings import conf
 from .settings import value_of
 
 
@@ -20,3 +22,26 @@ def check_redis_address(**kwargs: Any) -> list[CheckMessage]:
     except ConfigurationError as error:
         return [Error(error.problem, hint=error.hint, id="mailqueue_backend.E006")]
     return []
+
+
+def check_redis_permissions(**kwargs: Any) -> list[CheckMessage]:
+    """Warn of a Redis server that cannot be reached, or that denies what a drain needs."""
+    try:
+        queue = open_queue(conf.MAIL_QUEUE_NAME)
+        denied = queue.denied() if isinstance(queue, Queue) else []
+    except ConfigurationError:
+        return []  # check_queue() reports it
+    except QueueUnavailable as error:
+        return [Warning(str(error), id="mailqueue_backend.W011")]
+    if not denied:
+        return []
+    return [
+        Warning(
+            f"The Redis user of the mail queue may not use: {', '.join(denied)}.",
+            hint=(
+                "The README has the ACL line that process_mail_queue needs. "
+                "A process that only sends mail needs no more than RPUSH: silence this warning there."
+            ),
+            id="mailqueue_backend.W010",
+        )
+    ]

@@ -8,12 +8,12 @@ from unittest import mock, skipUnless
 from django.core import mail
 from django.test import SimpleTestCase, override_settings
 
-from mailqueue_backend.checks import check_dummy, check_queue, check_redis_address
+from mailqueue_backend.checks import check_dummy, check_queue, check_redis_address, check_redis_permissions
 
 
 class EngineTests(SimpleTestCase):
     def test_the_default_is_right(self) -> None:
-        self.assertEqual([*check_queue(), *check_dummy(), *check_redis_address()], [])
+        self.assertEqual([*check_queue(), *check_dummy(), *check_redis_address(), *check_redis_permissions()], [])
 
     def test_engines_that_cannot_hold_mail_are_named(self) -> None:
         for backend in ("beanstalkd", "sqs", "memcached"):
@@ -34,7 +34,7 @@ class EngineTests(SimpleTestCase):
 
     @override_settings(QUEUE_BACKEND=3)
     def test_a_wrong_type_is_left_to_the_check_of_types(self) -> None:
-        self.assertEqual([*check_queue(), *check_dummy(), *check_redis_address()], [])
+        self.assertEqual([*check_queue(), *check_dummy(), *check_redis_address(), *check_redis_permissions()], [])
 
 
 @override_settings(QUEUE_BACKEND="dummy")

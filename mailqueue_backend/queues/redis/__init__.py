@@ -15,6 +15,7 @@ from ..base import Consumer, Counts, Entry, MessageQueue, State
 from ..errors import unavailable_as_in_queue_front
 from .client import TIMEOUT, driver, server
 from .consumer import Consumer as RedisConsumer
+from .permissions import denied
 from .script import Argument, Script, microseconds
 
 #: Seconds for which read() reserves a message before it deletes it.
@@ -80,6 +81,13 @@ class Queue(MessageQueue):
             position = [after.key, microseconds(after.due or 0), after.deliveries, -1, ""]
         page = self._script.run(["browse", 0, state, limit, *position])
         return [_read_entry(state, *found) for found in page]
+
+    def denied(self) -> list[str]:
+        """Return the commands and keys that a drain needs and the Redis user may not use; this runs no command."""
+        try:
+            return denied(self._server, self._keys)
+        except self._driver_error as error:
+            raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> QueueUnavailable:
         self._server.hang_up()
