@@ -7,6 +7,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning
 
 from ..errors import ConfigurationError, QueueUnavailable
+from ..mail.mailers import queueing_mailers
 from ..queues import open_queue
 from ..queues.redis import Queue, redisd_address
 from ..settings import conf
@@ -27,8 +28,9 @@ def check_redis_address(**kwargs: Any) -> list[CheckMessage]:
 def check_redis_permissions(**kwargs: Any) -> list[CheckMessage]:
     """Warn of a Redis server that cannot be reached, or that denies what a drain needs."""
     try:
-        queue = open_queue(conf.MAIL_QUEUE_NAME)
-        denied = queue.denied() if isinstance(queue, Queue) else []
+        names = [conf.MAIL_QUEUE_NAME, *(mailer.queue_name for mailer in queueing_mailers()[0].values())]
+        queues = [open_queue(name) for name in dict.fromkeys(names)]
+        denied = dict.fromkeys(part for queue in queues if isinstance(queue, Queue) for part in queue.denied())
     except ConfigurationError:
         return []  # check_queue() reports it
     except QueueUnavailable as error:

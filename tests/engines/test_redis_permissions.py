@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 from importlib.resources import files
+from unittest import skipUnless
 
+from django.core import mail
 from django.test import SimpleTestCase, override_settings
 
 from mailqueue_backend.checks import check_redis_permissions
@@ -14,10 +16,11 @@ from mailqueue_backend.queues.base import Settlement
 from mailqueue_backend.queues.redis.permissions import COMMANDS
 from mailqueue_backend.queues.redis.script import FILES
 from tests import TOP, services
+from tests.cases import BACKEND
 from tests.engines.redis_cases import TakingMixin, queue_at
 from tests.engines.redis_servers import INSTALLED, OwnRedis, free_port
 
-BACKEND = "mailqueue_backend.queues.redis"
+ENGINE = "mailqueue_backend.queues.redis"
 LINE = re.compile(r"^ACL SETUSER (\w+) .*$", re.M)
 
 
@@ -52,7 +55,7 @@ class PermissionTests(TakingMixin, SimpleTestCase):
         return self.server.url.replace("//:", f"//{user}:")
 
     def check(self, user: str = "drain") -> list[str]:
-        with override_settings(QUEUE_BACKEND=BACKEND, MAIL_QUEUE_REDIS_URL=self.url(user)):
+        with override_settings(QUEUE_BACKEND=ENGINE, MAIL_QUEUE_REDIS_URL=self.url(user)):
             return [problem.msg for problem in check_redis_permissions()]
 
     def test_the_line_of_a_sender_is_enough_to_queue_and_for_nothing_else(self) -> None:
@@ -125,9 +128,16 @@ class PermissionTests(TakingMixin, SimpleTestCase):
         denied = ", ".join(f"{{MAIL_QUEUE}}:{part}" for part in ("payloads", "leases", "deliveries", "deferred"))
         self.assertEqual(self.check(), [f"The Redis user of the mail queue may not use: {denied}."])
 
+    @skipUnless(hasattr(mail, "mailers"), "MAILERS came with Django 6.1")
+    def test_the_check_covers_the_queues_of_all_mailers(self) -> None:
+        mailers = {alias: {"BACKEND": BACKEND, "OPTIONS": {"host": "localhost"}} for alias in ("default", "news")}
+        mailers["news"]["OPTIONS"]["queue"] = "NEWS"
+        with override_settings(MAILERS=mailers):
+            self.assertRegex("".join(self.check()), r"may not use: NEWS, \{NEWS\}:payloads, .*, NEWS_DEAD\.$")
+
     def test_the_check_reports_a_server_that_cannot_be_reached(self) -> None:
         url = f"redis://127.0.0.1:{free_port()}"
-        with override_settings(QUEUE_BACKEND=BACKEND, MAIL_QUEUE_REDIS_URL=url):
+        with override_settings(QUEUE_BACKEND=ENGINE, MAIL_QUEUE_REDIS_URL=url):
             (problem,) = check_redis_permissions()
         self.assertEqual(problem.id, "mailqueue_backend.W011")
         self.assertIn(url.removeprefix("redis://"), problem.msg)
