@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from django.core.checks import Tags, register
 
-from .database import check_alias, check_router, check_sqlite_journal, check_sqlite_transactions, check_table
+from .database import check_alias, check_router, check_table
 from .engine import check_dummy, check_queue
 from .mailers import check_mailers, check_relay
 from .redis import check_redis_address, check_redis_permissions
 from .settings import check_log, check_names, check_ranges, check_settings
+from .sqlite import check_sqlite_journal, check_sqlite_transactions
 
 #: The tag of all checks of this package.
 TAG = "mailqueue"

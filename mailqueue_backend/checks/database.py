@@ -1,24 +1,20 @@
-"""Checks of the database queue: its alias, its table, and how SQLite is set up."""
+"""Checks of the database queue: its alias, and its table."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-import django
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db import Error as DatabaseError
+from django.db.models import Model
 
 from ..queues import DEFAULT_BACKEND
 from .settings import value_of
 
 _APP = "mailqueue_database"
-#: Transactions of these modes lock the database when they begin.
-_LOCKING_MODES = ("IMMEDIATE", "EXCLUSIVE")
 
 
 def check_alias(**kwargs: Any) -> list[CheckMessage]:
@@ -32,7 +28,7 @@ def check_alias(**kwargs: Any) -> list[CheckMessage]:
 
 def check_router(**kwargs: Any) -> list[CheckMessage]:
     """Warn of a router that forbids the table; only a warning, since another project may create it."""
-    alias = _present_alias()
+    alias = present_alias()
     if alias is None or _may_migrate(alias):
         return []
     return [
@@ -46,61 +42,27 @@ def check_router(**kwargs: Any) -> list[CheckMessage]:
 
 def check_table(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Warn of a missing table on one of ``databases``; an error would stop the migrate that creates it."""
-    alias = _present_alias()
+    alias = present_alias()
     if alias is None or alias not in (databases or ()):
         return []
-    table = apps.get_model(_APP, "QueuedMessage")._meta.db_table
-    try:
-        if table in connections[alias].introspection.table_names():
-            return []
-        problem = "does not exist"
-    except DatabaseError as error:
-        problem = f"cannot be looked up: {str(error).partition(chr(10))[0]}"
+    problem = _problem_of_table(alias)
+    if problem is None:
+        return []
     database = "" if alias == DEFAULT_DB_ALIAS else f" --database={alias}"
     migrate = f'Run "manage.py migrate {_APP}{database}". (migrate itself shows this, before it creates the table.)'
-    return [
-        Warning(
-            f"The mail queue's table {table} on {alias!r} {problem}.",
-            hint=migrate if _may_migrate(alias) else _allow(alias),
-            id="mailqueue_backend.W007",
-        )
-    ]
+    return [Warning(problem, hint=migrate if _may_migrate(alias) else _allow(alias), id="mailqueue_backend.W007")]
 
 
-def check_sqlite_transactions(**kwargs: Any) -> list[CheckMessage]:
-    """Warn of SQLite without transaction_mode, which makes a transaction that reads and then sends mail fail."""
-    # Django < 5.1: there is no transaction_mode.
-    alias = _sqlite_alias() if django.VERSION >= (5, 1) else None
-    options = connections[alias].settings_dict["OPTIONS"] if alias else {}
-    if alias is None or str(options.get("transaction_mode")).upper() in _LOCKING_MODES:
-        return []
-    return [
-        Warning(
-            f"SQLite on {alias!r}: a transaction that reads before it sends mail can fail with "
-            '"database is locked" while another process writes.',
-            hint=f'Write DATABASES[{alias!r}]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE"}}.',
-            id="mailqueue_backend.W008",
-        )
-    ]
-
-
-def check_sqlite_journal(**kwargs: Any) -> list[CheckMessage]:
-    """Warn of an SQLite file that is not in WAL mode."""
-    alias = _sqlite_alias()
-    path = connections[alias].settings_dict["NAME"] if alias else ""
-    if alias is None or not os.path.exists(path):
-        return []
-    with suppress(DatabaseError), connections[alias].cursor() as cursor:
-        mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
-        if mode != "wal":
-            return [
-                Warning(
-                    f"SQLite on {alias!r} is in journal mode {mode}: readers and writers wait for each other.",
-                    hint=f'Run once: sqlite3 {path} "PRAGMA journal_mode=WAL".',
-                    id="mailqueue_backend.W009",
-                )
-            ]
-    return []
+def _problem_of_table(alias: str) -> str | None:
+    """Return what is wrong with the table, if anything is."""
+    table = _model()._meta.db_table
+    try:
+        if table in connections[alias].introspection.table_names():
+            return None
+    except DatabaseError as error:
+        reason = str(error).partition("\n")[0]
+        return f"The mail queue's table {table} on {alias!r} cannot be looked up: {reason}."
+    return f"The mail queue's table {table} on {alias!r} does not exist."
 
 
 def _alias() -> str | None:
@@ -111,20 +73,18 @@ def _alias() -> str | None:
     return alias
 
 
-def _present_alias() -> str | None:
+def present_alias() -> str | None:
+    """Return the alias of the database queue, if it is used and in DATABASES."""
     alias = _alias()
     return alias if alias is not None and alias in connections else None
 
 
-def _sqlite_alias() -> str | None:
-    """Return the alias if the queue is in an SQLite file."""
-    alias = _present_alias()
-    connection: Any = connections[alias] if alias else None
-    return alias if connection and connection.vendor == "sqlite" and not connection.is_in_memory_db() else None
-
-
 def _may_migrate(alias: str) -> bool:
-    return router.allow_migrate_model(alias, apps.get_model(_APP, "QueuedMessage"))
+    return router.allow_migrate_model(alias, _model())
+
+
+def _model() -> type[Model]:
+    return apps.get_model(_APP, "QueuedMessage")
 
 
 def _allow(alias: str) -> str:
