@@ -42,13 +42,18 @@ def handle_as_ours(logger: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def is_about_our_records(message: Any) -> bool:
-    """Return whether a log handler sends this message about a record of this package."""
+    """Return whether a log handler sends this message about a record of this package.
+
+    The text of such a record is in the subject or in the first line of the body. Mail that quotes it elsewhere is a
+    person's.
+    """
     if getattr(_in_handling, "record", None) is not None:
         return True
     if not _texts:
         return False
-    content = f"{getattr(message, 'subject', '')}\n{getattr(message, 'body', '')}"
-    return any(text in content for text in list(_texts) if len(text) >= SHORTEST_TEXT)
+    first_line = str(getattr(message, "body", "")).lstrip().partition("\n")[0]
+    headline = f"{getattr(message, 'subject', '')}\n{first_line}"
+    return any(text in headline for text in list(_texts) if len(text) >= SHORTEST_TEXT)
 
 
 def _handle_safely(logger: logging.Logger, record: logging.LogRecord) -> None:

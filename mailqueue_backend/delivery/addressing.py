@@ -16,6 +16,12 @@ def plain_text(recipient: object) -> str:
     return str.__str__(recipient) if isinstance(recipient, str) else str(recipient)
 
 
+def recipients_of(message: Any) -> list[str]:
+    """Return the recipients in to, cc and bcc, without calling the methods of a site's own class."""
+    fields = [getattr(message, name, None) or () for name in ("to", "cc", "bcc")]
+    return [plain_text(recipient) for field in fields if not isinstance(field, str) for recipient in field]
+
+
 def names_of(addresses: Iterable[str], recipients: Sequence[str]) -> list[str]:
     """Return the recipients, as the message spells them, for addresses as they were sent to a server."""
     known = {_as_sent(recipient): recipient for recipient in reversed(recipients)}

@@ -19,6 +19,7 @@ from ..logs import get_logger
 from ..queues.base import Exchange, MessageQueue, Settlement
 from . import untold
 from .deadlines import DOT_SECONDS
+from .events import announce
 from .limits import Quota
 from .policy import DELIVERED, NOT_TRIED, RETURNED
 from .report import Report
@@ -81,6 +82,7 @@ class InFlight:
         """Settle all finished messages, and reserve up to ``wanted`` more, in one round trip."""
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
         settlements = [each.settlement for each in done if each.settlement is not None]
+        self._announce(done)
         if self.is_over or monotonic() < self._ask_again_at or self.must_run_dry():
             wanted = 0
         wanted = max(min(wanted, self._quota.left), 0)
@@ -112,6 +114,13 @@ class InFlight:
         elif wanted and not answer.suspect_waiting:
             self._ask_again_at = monotonic() + ASK_AGAIN
             self.is_over = self.is_over or not self._deliveries
+
+    def _announce(self, done: Sequence[Delivery]) -> None:
+        """Announce what became of messages, before the queue is told: a kill in between repeats an event."""
+        for delivery in done:
+            event, delivery.event = delivery.event, None
+            if event is not None:
+                announce(event)
 
     def must_run_dry(self) -> bool:
         """Return whether to settle all before reserving more: a suspect is in flight or has waited too long."""

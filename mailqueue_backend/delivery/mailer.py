@@ -75,13 +75,21 @@ class Mailer:
         self._troubles = troubles
 
     @property
-    def name(self) -> str:
-        """The server or backend, for the log: "smtp.example.org:587", after the alias if there are several mailers."""
+    def alias(self) -> str:
+        """The alias in MAILERS."""
+        return getattr(self.backend, "alias", None) or "default"
+
+    @property
+    def relay(self) -> str:
+        """The server, such as "smtp.example.org:587", or else the class of the backend that delivers."""
         host, port = getattr(self.backend, "host", None), getattr(self.backend, "port", None)
         delivers_with = getattr(self.backend, "delivers_with", type(self.backend))
-        name = f"{host}:{port}" if host else f"{delivers_with.__module__}.{delivers_with.__qualname__}"
-        alias = getattr(self.backend, "alias", None) or "default"
-        return name if self._is_only else f"mailer {alias!r}, {name}"
+        return f"{host}:{port}" if host else f"{delivers_with.__module__}.{delivers_with.__qualname__}"
+
+    @property
+    def name(self) -> str:
+        """The relay, for the log; after the alias if there are several mailers."""
+        return self.relay if self._is_only else f"mailer {self.alias!r}, {self.relay}"
 
     def reason_to_wait(self, sender: str) -> object:
         """Return why a message of this sender must wait for the next drain; None if it can be tried."""

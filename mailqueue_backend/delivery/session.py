@@ -77,6 +77,8 @@ class Session:
         self.transcript = Transcript()
         #: The outcome that send() or fail() decided; None: not decided.
         self.outcome: Outcome | None = None
+        #: The attempt that led to it; None: send() and fail() were not called.
+        self.attempt: Attempt | None = None
         #: Number of recipients that were given up.
         self.given_up = 0
         #: Whether the message was not tried: the mailer is blocked, the sender is paused, this session cannot connect,
@@ -120,6 +122,7 @@ class Session:
 
     def _decide(self, message: Any, expired: datetime, fields: dict[str, Any], attempt: Attempt) -> Outcome:
         assert self.meta is not None
+        self.attempt = attempt
         is_aborted = self._stop.forced_by is not None and attempt.error is not None
         if attempt.is_delivered:
             self.mailer.note_accepted(self._sender)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..envelope import id_of_unopened
 from ..logs import get_logger
 from ..queues.base import Reservation, Settlement
+from .events import Event
 from .policy import Disposition
 from .report import Report
 
@@ -30,6 +31,8 @@ class Delivery:
     settlement: Settlement | None = None
     #: How often it was handed out to this process, which could not settle it and is still alive.
     survived: int = 0
+    #: To be announced before the queue is told; None: nothing, or announced already.
+    event: Event | None = None
     #: Meta.id, once the payload has been opened.
     id: str = ""
 

@@ -6,19 +6,24 @@ An error in one message never stops the worker: it is logged, and the message is
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from ..discards import lines_written
-from ..envelope import Envelope, Meta, dumps, loads
+from ..envelope import Envelope, id_of_unopened, loads
+from ..envelope.identity import own_headers
 from ..envelope.signature import keys
 from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
 from ..settings import conf
-from .addressing import names_of
+from ..signals import message_buried
+from .addressing import recipients_of
 from .deadlines import DOT_SECONDS
+from .events import Event, are_wanted, reply_to, result_of
 from .link import State
 from .mailer import Mailer
 from .policy import (
@@ -33,10 +38,9 @@ from .policy import (
     leave,
     lines_of,
     log_given_up_by_hook,
-    retry,
-    retry_delay,
 )
 from .report import Outcome
+from .requeueing import after_interrupt, reopen, requeue
 from .session import Session
 from .settling import Delivery
 
@@ -67,6 +71,7 @@ class Worker:
         self._expired = expired
         self._leases = leases
         self._keys = keys()
+        self._announces = are_wanted()
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
@@ -85,7 +90,7 @@ class Worker:
         """Deliver the messages, and call ``report_done`` after each. Stop if only this worker cannot connect."""
         try:
             for delivery in deliveries:
-                # Reset the session, so that _after_interrupt() does not use that of the previous message.
+                # Reset the session, so that after_interrupt() does not use that of the previous message.
                 self.delivery, self._session = delivery, None
                 delivery.is_started = True
                 disposition: Disposition | None = None
@@ -94,7 +99,7 @@ class Worker:
                     disposition = delivery.disposition = self._deliver(delivery)
                 finally:
                     if disposition is None:
-                        delivery.disposition = self._after_interrupt(delivery.reservation.payload)
+                        delivery.disposition = after_interrupt(self._session, delivery.reservation.payload)
                 report_done(delivery)
                 if disposition is RETURNED:
                     break
@@ -112,6 +117,12 @@ class Worker:
         return any(session.link.has_connected for session in list(self._sessions.values()))
 
     def _deliver(self, delivery: Delivery) -> Disposition:
+        disposition = self._try(delivery)
+        if self._announces and disposition.what == "buried":
+            delivery.event = self._describe_buried(delivery, disposition)
+        return disposition
+
+    def _try(self, delivery: Delivery) -> Disposition:
         reservation = delivery.reservation
         try:
             if reservation.deliveries - delivery.survived > MAX_DELIVERIES:
@@ -126,10 +137,25 @@ class Worker:
         if not envelope.meta.stored:
             envelope.meta.write(fields)
         session = self._find_session(envelope.meta.using)
+        message, began = envelope.email, monotonic()
         if session is None:
             outcome = self._requeue_unroutable(envelope, fields)
         else:
             outcome = self._call_hook(session, envelope, fields, reservation.payload)
+        seconds = monotonic() - began
+        disposition = self._dispose(session, envelope, fields, outcome, reservation.payload)
+        if self._announces and disposition not in (NOT_TRIED, RETURNED):
+            delivery.event = self._describe(session, message, envelope, outcome, seconds)
+        return disposition
+
+    def _dispose(
+        self,
+        session: Session | None,
+        envelope: Envelope,
+        fields: dict[str, Any],
+        outcome: Outcome,
+        payload: bytes,
+    ) -> Disposition:
         if outcome.sent:
             return DELIVERED
         self.undelivered += 1
@@ -138,7 +164,42 @@ class Worker:
             return DISCARDED
         if session is not None and session.not_tried:
             return RETURNED if session.link.state is State.REFUSED else NOT_TRIED
-        return self._retry(session, envelope, fields, reservation.payload)
+        return requeue(session, self._main, envelope, fields, payload)
+
+    def _describe(
+        self, session: Session | None, message: Any, envelope: Envelope, outcome: Outcome, seconds: float
+    ) -> Event:
+        meta, mailer = envelope.meta, self._main if session is None else session.mailer
+        attempt = Attempt(error=meta.last_error or None)
+        everyone: list[str] = []
+        if session is not None and session.attempt is not None:
+            attempt = session.attempt
+            everyone = [*attempt.recipients] or session.recipients()
+        return Event(
+            sender=type(mailer.backend),
+            queue=self._main.backend.queue_name,
+            id=meta.id,
+            mailer=meta.using or mailer.alias,
+            message=message,
+            message_id=str(own_headers(message).get("message-id", "")),
+            attempts=meta.attempts + attempt.is_delivered,
+            reply=reply_to(attempt, None if session is None else session.transcript.reply),
+            age=time.time() - meta.epoch(envelope.created),
+            seconds=seconds,
+            relay=mailer.relay,
+            **result_of(outcome, attempt, message, everyone or recipients_of(message), meta),
+        )
+
+    def _describe_buried(self, delivery: Delivery, disposition: Disposition) -> Event:
+        backend, payload = self._main.backend, delivery.reservation.payload
+        return Event(
+            status="buried",
+            signal=message_buried,
+            sender=type(backend),
+            queue=backend.queue_name,
+            id=delivery.id or id_of_unopened(payload),
+            error=disposition.reason,
+        )
 
     def _find_session(self, alias: str | None) -> Session | None:
         """Return the session for an alias, opened at first use; None if there is no such mailer."""
@@ -152,7 +213,7 @@ class Worker:
 
     def _call_hook(self, session: Session, envelope: Envelope, fields: dict[str, Any], payload: bytes) -> Outcome:
         """Deliver through the hook. An error that it raises fails the message, unless the session has an outcome."""
-        session.begin(None if session.mailer.has_own_hook else partial(_reopen, payload), envelope.meta)
+        session.begin(None if session.mailer.has_own_hook else partial(reopen, payload), envelope.meta)
         self._session = session
         assert self.delivery is not None
         session.deadline.on_dot = partial(self.on_dot, self.delivery)
@@ -184,69 +245,8 @@ class Worker:
         self._main.report(envelope.meta.id, lines_of(envelope.email, envelope.meta, attempt, judgement))
         return judgement.outcome
 
-    def _retry(
-        self, session: Session | None, envelope: Envelope, fields: dict[str, Any], payload: bytes
-    ) -> Disposition:
-        """Requeue a failed message as it was stored, or as a site's hook left it, with updated Meta."""
-        meta = envelope.meta
-        try:
-            fields.setdefault("created", envelope.created)
-            meta.write(fields)
-            mailer = self._main if session is None else session.mailer
-            email = envelope.email if session is not None and mailer.has_own_hook else _reopen(payload)
-            envelope.email = None  # free the memory: the payload holds the message, too
-            return retry(mailer.backend._wrap(email, **fields), retry_delay(meta, fields["created"]))
-        except interrupts():
-            raise
-        except Exception:  # a site's hook may put anything into the fields
-            logger.exception("Message %s cannot be stored as the hook left it; it is requeued unchanged.", meta.id)
-            return _retry_as_stored(payload, meta)
-
-    def _after_interrupt(self, payload: bytes) -> Disposition | None:
-        """Return the disposition of an interrupted message; None if it is to be put back as it was."""
-        session = self._session
-        if session is None:
-            return None
-        outcome = session.outcome
-        if outcome is not None and not outcome.requeue:
-            return DELIVERED if outcome.sent else DISCARDED
-        if not session.transcript.accepted:
-            if outcome is None or session.meta is None or session.meta.remaining is None:
-                return None
-            return _retry_as_stored(payload, session.meta)
-        recipients = session.recipients()
-        accepted = names_of(session.transcript.accepted, recipients)
-        remaining = [recipient for recipient in recipients if recipient not in accepted]
-        if not remaining:
-            return DELIVERED
-        meta = loads(payload, self._keys).meta
-        meta.remaining = remaining
-        return _retry_as_stored(payload, meta)
-
 
 def mark_at_dot(delivery: Delivery) -> float:
     """Mark a message so that the feed's thread renews its lease until the server replies."""
     delivery.is_at_dot = True
     return DOT_SECONDS
-
-
-def _reopen(payload: bytes) -> Any:
-    return loads(payload).email
-
-
-def _retry_as_stored(payload: bytes, meta: Meta) -> Disposition:
-    """Requeue the stored message with this Meta, or the stored bytes if it cannot be pickled again.
-
-    Bury those bytes if some recipients already have the message, since a retry would send it to them again.
-    """
-    try:
-        envelope = loads(payload)
-        meta.write(envelope.extra)
-        return retry(dumps(envelope), 0)
-    except interrupts():
-        raise
-    except Exception:  # an unpickled attribute of a message may not be picklable
-        if meta.remaining is not None:
-            logger.exception("Message %s cannot be stored again.", meta.id)
-            return bury(f"it cannot be stored again, and only these are still to get it: {', '.join(meta.remaining)}")
-        return retry(None, 0)

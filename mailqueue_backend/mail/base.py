@@ -24,7 +24,7 @@ from ..logs import get_logger, is_about_our_records
 from ..queues import adapt, open_queue
 from ..queues.base import MessageQueue
 from ..settings import conf
-from .enqueue import detached_copy, has_recipients, serialise
+from .enqueue import announce_queued, detached_copy, has_recipients, serialise
 from .ignored import server_arguments, warn_of_ignored
 from .mailers import DEFAULT_ALIAS, mailers_setting, queueing_mailers, with_mailer_for_unnamed
 
@@ -116,9 +116,10 @@ class QueueingMixin(BaseEmailBackend):
 
     def _store(self, email_messages: list[Any], **kwargs: Any) -> None:
         """Serialise all messages, then write them in one call."""
-        payloads = serialise(self, email_messages, kwargs)
-        if payloads:
-            self.que.write_many(*payloads)
+        messages = serialise(self, email_messages, kwargs)
+        if messages:
+            self.que.write_many(*(message.payload for message in messages))
+        announce_queued(self, messages)
 
     @staticmethod
     def _wrap(email: Any, created: datetime | None = None, **kwargs: Any) -> bytes:

@@ -8,19 +8,23 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from functools import partial
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.utils.timezone import get_current_timezone
 
+from ..delivery.events import send_signal
 from ..delivery.link import in_delivery
 from ..envelope import Meta, identity, latest_epoch, naive_local
 from ..envelope.compat import remove_connection
 from ..envelope.headers import copy_headers
+from ..envelope.identity import own_headers
 from ..envelope.pickling import name_unpicklable
 from ..errors import ConfigurationError, UnstorableMessage, interrupts
 from ..settings import conf
+from ..signals import message_queued
+from .mailers import DEFAULT_ALIAS
 from .validation import refuse_unsendable
 
 Message = TypeVar("Message")
@@ -33,8 +37,17 @@ _methods = attrgetter("_send", "prep_address") if hasattr(SMTPBackend, "prep_add
 _METHODS = _methods(SMTPBackend)
 
 
-def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> list[bytes]:
-    """Serialise messages with the backend's hooks, and return their payloads; ``kwargs`` are stored with each.
+class Serialised(NamedTuple):
+    """A message that is ready to be stored."""
+
+    id: str
+    #: The copy that is stored.
+    message: Any
+    payload: bytes
+
+
+def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> list[Serialised]:
+    """Serialise messages with the backend's hooks; ``kwargs`` are stored with each.
 
     Raises UnstorableMessage for a message that cannot be pickled, and what refuse_unsendable() raises.
     """
@@ -43,7 +56,7 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
     # A site's own hook or method may send what Django does not.
     sender = getattr(backend, "delivers_with", type(backend))
     by_smtp = stamps_headers and _methods(sender) == _METHODS and not backend._has_own_hook
-    payloads = []
+    serialised = []
     for number, message in enumerate(messages, start=1):
         if being_delivered is not None and message is being_delivered:
             # It would be queued again by each drain, and never expire.
@@ -60,7 +73,7 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
             duplicate = backend._make_pickleable(message)
             if stamps_headers and isinstance(duplicate, EmailMessage):
                 duplicate = stamped(duplicate, message)
-            payloads.append(backend._wrap(duplicate, **fields))
+            serialised.append(Serialised(meta.id, duplicate, backend._wrap(duplicate, **fields)))
         except interrupts():
             raise
         except Exception as error:  # pickling runs the code of any object that is attached to the message
@@ -68,7 +81,22 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
             raise UnstorableMessage(
                 f"Message {number} of {len(messages)} cannot be queued, since {culprit} cannot be pickled: {error}"
             ) from error
-    return payloads
+    return serialised
+
+
+def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
+    """Send message_queued for messages that have just been stored."""
+    if not message_queued.has_listeners():
+        return
+    for id, message, _ in messages:
+        arguments = {
+            "queue": backend.queue_name,
+            "id": id,
+            "mailer": backend.alias or DEFAULT_ALIAS,
+            "message": message,
+            "message_id": str(own_headers(message).get("message-id", "")),
+        }
+        send_signal(message_queued, type(backend), arguments)
 
 
 def has_recipients(message: Any) -> bool:

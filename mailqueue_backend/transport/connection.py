@@ -37,6 +37,8 @@ class Transcript:
         self.recipients: list[str] = []
         #: The recipients for which the server accepted the message.
         self.accepted: list[str] = []
+        #: The latest reply that accepted the message; None: none has.
+        self.reply: Reply | None = None
         #: The replies to RCPT, by refused recipient.
         self.refused: dict[str, Reply] = {}
         #: The last step of a transaction: "MAIL", "RCPT", "DATA", "block" (of the message) or "dot".
@@ -231,6 +233,7 @@ class DeliveryMixin(smtplib.SMTP):
             raise smtplib.SMTPServerDisconnected(f"{error}; the whole message was sent: it may arrive twice") from error
         if answer[0] == 250:
             self.transcript.accepted += self._accepted
+            self.transcript.reply = answer
         return answer
 
 

@@ -32,7 +32,7 @@ class ClockContract(FeedMixin):
         self.enqueue("a")
         self.defer(90_000)
         troubles = Troubles()
-        with self.assertLogs("mailqueue_backend.delivery") as logs:
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logs:
             for _ in range(2):
                 self.assertEqual(self.drain(troubles=troubles, stop=StopRequest()).length, 0)
         (line,) = logs.output

@@ -117,7 +117,7 @@ class AnymailFailureTests(TestCase):
         email = message()
         vars(email).update({"anymail_test_response": response} if response is not None else {}, **attributes)
         email.send()
-        with self.assertLogs(DELIVERY), mock.patch("mailqueue_backend.delivery.policy.log_discard"):
+        with self.assertLogs(DELIVERY, "WARNING"), mock.patch("mailqueue_backend.delivery.policy.log_discard"):
             output = process_mail_queue()
         return "discarded" if " and 1 message discarded" in output else "requeued"
 
@@ -151,7 +151,7 @@ class AnymailFailureTests(TestCase):
         self.addCleanup(pre_send.disconnect, mark)
         self.outcome(AnymailAPIError("no answer"))
         mail.outbox.clear()
-        with self.assertLogs(DELIVERY):
+        with self.assertLogs(DELIVERY, "WARNING"):
             process_mail_queue()
         self.assertEqual(mail.outbox[0].tags, ["marked"])
         self.assertEqual(mail.outbox[0].extra_headers["X-Marks"], "x")
@@ -237,7 +237,10 @@ class HTTPServiceTests(TestCase):
         ):
             with self.subTest(status=status), self.site(), mock.patch.object(Service, "status", status):
                 message().send()
-                with self.assertLogs(DELIVERY), mock.patch("mailqueue_backend.delivery.policy.log_discard") as log:
+                with (
+                    self.assertLogs(DELIVERY, "WARNING"),
+                    mock.patch("mailqueue_backend.delivery.policy.log_discard") as log,
+                ):
                     process_mail_queue()
                 self.assertEqual(log.call_count, discarded)
                 QueuedEmailBackend().que.read_many(9)
@@ -246,7 +249,7 @@ class HTTPServiceTests(TestCase):
     def test_service_that_is_down_keeps_the_message(self) -> None:
         with self.site("http://127.0.0.1:1/"):
             message().send()
-            with self.assertLogs(DELIVERY):
+            with self.assertLogs(DELIVERY, "WARNING"):
                 process_mail_queue()
         with self.site():
             self.assertIn("1 message sent", process_mail_queue())

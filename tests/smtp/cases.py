@@ -87,7 +87,7 @@ class ScriptedTestCase(SimpleTestCase):
 
     def failing_drain(self, *args: Any, **kwargs: Any) -> Report:
         """Drain, and store the messages of the delivery log in ``self.lines``."""
-        with self.assertLogs(DELIVERY, "INFO") as logged:
+        with self.assertLogs(DELIVERY, "WARNING") as logged:
             report = self.drain(*args, **kwargs)
         self.lines = [record.getMessage() for record in logged.records]
         return report

@@ -17,7 +17,7 @@ PACKAGE = Path(mailqueue_backend.__file__).parent
 #: From the bottom to the top; a module imports only from its own layer and lower ones.
 LAYERS = (
     ("errors", "logs"),
-    ("settings",),
+    ("settings", "signals"),
     ("envelope", "discards", "queues", "transport"),
     ("delivery",),
     ("mail",),

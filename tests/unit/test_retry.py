@@ -43,7 +43,11 @@ class UnavailableQueueTests(SimpleTestCase):
 
     def test_step_fails_when_the_queue_stays_down(self) -> None:
         step = mock.Mock(side_effect=QueueUnavailable("gone"))
-        with mock.patch.object(time, "sleep"), self.assertLogs(DELIVERY), self.assertRaises(QueueUnavailable):
+        with (
+            mock.patch.object(time, "sleep"),
+            self.assertLogs(DELIVERY, "INFO"),
+            self.assertRaises(QueueUnavailable),
+        ):
             retry_while_unavailable(step)
         self.assertEqual(step.call_count, len(in_flight.PAUSES) + 1)
 

@@ -195,6 +195,15 @@ class BrokenMailTests(MailTestCase):
                 self.assertEqual(write_many.call_count, 0)
                 self.log.unlink()
 
+    def test_mail_of_a_person_that_quotes_a_log_line_is_queued(self) -> None:
+        enqueue("a")
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery") as logs:
+            drain()
+        quoting = mail.EmailMessage(
+            "Ticket 42", f"What is this?\n\n{logs.records[0].getMessage()}", to=["a@example.com"]
+        )
+        self.assertEqual(QueuedEmailBackend().send_messages([quoting]), 1)
+
     def test_mail_of_the_site_about_its_own_errors_is_queued(self) -> None:
         with on_the_root_logger(AdminEmailHandler(), logging.ERROR):
             self.assertEqual(Client(raise_request_exception=False).get("/broken").status_code, 500)

@@ -64,7 +64,7 @@ class CommandTests(MailTestCase):
     @override_settings(MAIL_QUEUE_EXPIRE=0)
     def test_summary_counts_a_discarded_message(self) -> None:
         enqueue("Hello")
-        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             self.assertEqual(process_mail_queue(), "0 messages sent and 1 message discarded out of 1 message.\n")
 
 
@@ -128,7 +128,7 @@ class HookTests(MailTestCase):
 
     def test_what_the_hook_puts_into_the_dict_survives_a_requeue(self) -> None:
         mail.send_mail("Hello", "Body", "from@example.com", ["to@example.com"])
-        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             process_mail_queue()
             process_mail_queue()
         self.assertIn("_send_queued_messages 1", Hooked.calls)
@@ -163,7 +163,7 @@ class HookTests(MailTestCase):
 
     def test_result_is_a_tuple_of_three_and_the_report_has_the_rest(self) -> None:
         refusing = self.scripted(by_recipient({"bad@example.com": "451 later"}))
-        with refusing, self.assertLogs("mailqueue_backend.delivery"):
+        with refusing, self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             backend = QueuedEmailBackend()
             backend.send_messages([message("a"), message("b", to=["bad@example.com"])])
             result = backend.send_queued_messages()
@@ -210,7 +210,7 @@ class PatchedTransportTests(MailTestCase):
 class DiscardLogTests(MailTestCase):
     def discard(self, **kwargs: Any) -> None:
         QueuedEmailBackend().send_messages([message(**kwargs)])
-        with self.scripted(always("dot", "554 no")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "554 no")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             drain(expire=0)
 
     def test_logger_has_the_old_handler(self) -> None:
@@ -236,7 +236,7 @@ class DiscardLogTests(MailTestCase):
         with (
             self.scripted(always("dot", "451 later")),
             self.assertNoLogs("smtp.mail_queue"),
-            self.assertLogs("mailqueue_backend"),
+            self.assertLogs("mailqueue_backend", "WARNING"),
         ):
             drain()
 
@@ -264,7 +264,7 @@ class DrainTests(MailTestCase):
     def test_failed_message_goes_to_the_tail(self) -> None:
         QueuedEmailBackend().send_messages([message("bad", to=["bad@example.com"]), message("a"), message("b")])
         refusing = self.scripted(by_recipient({"bad@example.com": "451 later"}))
-        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery"):
+        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             drain()
         enqueue("c")
         drain()
@@ -277,7 +277,7 @@ class DrainTests(MailTestCase):
 
     def test_failed_message_is_discarded_when_it_is_older_than_the_limit(self) -> None:
         enqueue("old", created=datetime.now() - timedelta(seconds=100))
-        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             self.assertEqual(QueuedEmailBackend().send_queued_messages(expire=110), (0, 0, 1))
             self.assertEqual(QueuedEmailBackend().send_queued_messages(expire=90), (0, 1, 1))
         self.assertEqual(len(self.queue), 0)
@@ -285,7 +285,7 @@ class DrainTests(MailTestCase):
     @override_settings(MAIL_QUEUE_EXPIRE=90)
     def test_limit_comes_from_the_setting(self) -> None:
         enqueue("old", created=datetime.now() - timedelta(seconds=100))
-        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             self.assertEqual(drain().discarded, 1)
 
     def test_payload_of_the_old_release_is_delivered(self) -> None:

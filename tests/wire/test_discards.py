@@ -48,7 +48,7 @@ class KeepTests(MailTestCase):
         with (
             mock.patch.object(Consumer, "exchange", noted),
             self.scripted(always("dot", "554 no")),
-            self.assertLogs("mailqueue_backend.delivery"),
+            self.assertLogs("mailqueue_backend.delivery", "WARNING"),
         ):
             drain(expire=0)
         self.assertEqual(lines, [1])

@@ -37,14 +37,14 @@ class ConnectionTests(MailTestCase):
     def test_refused_message_does_not_cost_the_connection(self) -> None:
         QueuedEmailBackend().send_messages([message("a"), message("b", to=["bad@example.com"]), message("c")])
         refusing = self.scripted(by_recipient({"bad@example.com": "550 5.1.1 no"}))
-        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery"):
+        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             drain()
         self.assertEqual((smtp.subjects, smtp.connections), (["a", "c"], 1))
 
     def test_connection_that_the_server_closed_is_opened_anew(self) -> None:
         QueuedEmailBackend().send_messages([message("a"), message("b", to=["bad@example.com"]), message("c")])
         refusing = self.scripted(by_recipient({"bad@example.com": "421 going down"}))
-        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery"):
+        with refusing as smtp, self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             report = drain()
         self.assertEqual((report.sent, report.requeued), (2, 1))
         # One for "a", one for "b" again, one for "c".
@@ -77,13 +77,13 @@ class ConnectionTests(MailTestCase):
     def test_server_that_is_down_leaves_the_messages_queued(self) -> None:
         self.stop_server()
         enqueue("a", "b")
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             self.assertEqual(QueuedEmailBackend(fail_silently=True).send_queued_messages(), (0, 0, 2))
         self.assertEqual(len(self.queue), 2)
 
     def test_failed_starttls_never_sends_in_clear_text(self) -> None:
         enqueue("a", "b", "c")
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             drain(QueuedEmailBackend(use_tls=True))
         self.assertEqual(self.inbox.received, [])
         self.assertEqual(len(self.queue), 3)
@@ -108,7 +108,7 @@ class FailureTests(MailTestCase):
         failing = message("x")
         failing.to = []
         self.queue.write(QueuedEmailBackend._wrap(failing))
-        with self.assertLogs("mailqueue_backend.delivery"):
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             self.assertEqual(drain().requeued, 1)
 
     def test_hook(self) -> None:
@@ -120,7 +120,7 @@ class FailureTests(MailTestCase):
                 return super()._send_queued_messages(email_message, expired, email_message_dict)
 
         enqueue("a", "x", "b")
-        with self.assertLogs("mailqueue_backend.delivery") as logged:
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged:
             report = drain(Faulty())
         self.assertEqual((report.sent, report.requeued), (2, 1))
         self.assertIn("a bug of the site", logged.output[0])
@@ -131,7 +131,7 @@ class FailureTests(MailTestCase):
         enqueue("a")
         with (
             mock.patch.object(QueuedEmailBackend, "_send_queued_messages", return_value=None),
-            self.assertLogs("mailqueue_backend.delivery"),
+            self.assertLogs("mailqueue_backend.delivery", "WARNING"),
         ):
             self.assertEqual(drain().requeued, 1)
         self.assertEqual(len(self.queue), 1)
@@ -140,7 +140,7 @@ class FailureTests(MailTestCase):
         enqueue("a", created=datetime.now() - timedelta(days=2))
         with (
             mock.patch.object(QueuedEmailBackend, "_send_queued_messages", side_effect=KeyError("a bug")),
-            self.assertLogs("mailqueue_backend.delivery"),
+            self.assertLogs("mailqueue_backend.delivery", "WARNING"),
         ):
             self.assertEqual(drain().discarded, 1)
         self.assertIn("a bug", self.log_lines()[0])
@@ -321,7 +321,10 @@ class StrangersPartTests(MailTestCase):
             with self.subTest(nonsense=nonsense):
                 self.write(nonsense)
                 enqueue("next")
-                with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+                with (
+                    self.scripted(always("dot", "451 later")),
+                    self.assertLogs("mailqueue_backend.delivery", "WARNING"),
+                ):
                     self.assertEqual(drain().requeued, 2)
                 self.assertEqual(drain().sent, 2)
 

@@ -123,7 +123,7 @@ class StampTests(MailTestCase):
         enqueue("Hello")
         first = stored().email.extra_headers
         QueuedEmailBackend().que.write(QueuedEmailBackend._wrap(message(headers=dict(first))))
-        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             drain()
         drain()
         (sent,) = self.inbox.messages

@@ -236,7 +236,7 @@ class MatrixTests(SimpleTestCase):
         self.stack.enter_context(
             override_settings(QUEUE_BACKEND="dummy", MAIL_QUEUE_LEASE=LEASE, MAIL_QUEUE_LOG_FILENAME=str(self.log))
         )
-        self.stack.enter_context(self.assertLogs("mailqueue_backend.delivery"))
+        self.stack.enter_context(self.assertLogs("mailqueue_backend.delivery", "WARNING"))
 
     def test_matrix(self) -> None:
         with ThreadPoolExecutor(32) as pool:
@@ -274,7 +274,10 @@ class ConnectTests(SimpleTestCase):
         backend = QueuedEmailBackend("127.0.0.1", port, timeout=30)
         backend.que = open_queue(f"faults {next(_numbers)}")
         backend.send_messages([message("a"), message("b")])
-        with override_settings(MAIL_QUEUE_LEASE=lease), self.assertLogs("mailqueue_backend.delivery") as logged:
+        with (
+            override_settings(MAIL_QUEUE_LEASE=lease),
+            self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged,
+        ):
             backend.send_queued_messages()
         self.assertEqual([meta.attempts for meta in left(backend)], [0, 0])
         (record,) = logged.records

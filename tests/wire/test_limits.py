@@ -35,7 +35,7 @@ class CommandTests(MailTestCase):
     def test_expire(self) -> None:
         enqueue("old", created=datetime.now() - timedelta(minutes=2))
         enqueue("young")
-        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery"):
+        with self.scripted(always("dot", "451 later")), self.assertLogs("mailqueue_backend.delivery", "WARNING"):
             output = process_mail_queue("--expire", "60")
         self.assertEqual(output, "1 message requeued.\n0 messages sent and 1 message discarded out of 2 messages.\n")
         self.assertIn("Subject: old", self.log_lines()[0])

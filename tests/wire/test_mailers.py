@@ -119,7 +119,7 @@ class EachByItsOwnTests(MailersTestCase):
         with (
             self.scripted(always("dot", "451 later")) as smtp,
             mailers(default=self.first(), news=self.second(port=smtp.port)),
-            self.assertLogs(DELIVERY),
+            self.assertLogs(DELIVERY, "WARNING"),
         ):
             send("offer", using="news")
             process_mail_queue()
@@ -204,7 +204,7 @@ class OwnQueueTests(MailersTestCase):
     def test_dead_server_ends_the_drain_of_a_queue_that_no_other_mailer_uses(self) -> None:
         self.stop_server()
         send("another order")
-        with self.assertLogs(DELIVERY) as logged:
+        with self.assertLogs(DELIVERY, "WARNING") as logged:
             self.assertEqual(process_mail_queue(), summary(1, 3))
         self.assertEqual(len(logged.output), 1)
 
@@ -216,7 +216,7 @@ class DeadServerTests(MailersTestCase):
         for dead, alive in (("news", "default"), ("default", "news")):
             with self.subTest(dead=dead), mailers(default=self.first(), news=self.second()):
                 settings = {dead: self.first(port=1), alive: self.second()}
-                with mailers(**settings), self.assertLogs(DELIVERY) as logged:
+                with mailers(**settings), self.assertLogs(DELIVERY, "WARNING") as logged:
                     for number in range(2):
                         send(f"dead {number}", using=dead)
                         send(f"alive {number}", using=alive)
@@ -233,7 +233,7 @@ class DeadServerTests(MailersTestCase):
             self.stop_other_server()
             mail.mailers["news"].send_messages([message("old")], created=datetime.now() - timedelta(days=2))
             send("order")
-            with self.assertLogs(DELIVERY):
+            with self.assertLogs(DELIVERY, "WARNING"):
                 process_mail_queue()
         self.assertArrived(["order"], [])
         self.assertIn("Subject: old", self.log_lines()[0])
@@ -245,7 +245,7 @@ class StrandedTests(MailersTestCase):
     def strand(self, expected: str, *subjects: str, **aliases: Any) -> None:
         """Drain with these mailers, and see that the messages wait, with a line that says why."""
         length = len(self.queue)
-        with mailers(**aliases), self.assertLogs(DELIVERY) as logged:
+        with mailers(**aliases), self.assertLogs(DELIVERY, "WARNING") as logged:
             process_mail_queue()
         self.assertTrue(any(expected in output for output in logged.output), logged.output)
         self.assertEqual(sorted(self.waiting()), sorted(subjects))
@@ -346,7 +346,7 @@ class UnnamedTests(MailersTestCase):
                 self.other.received.clear()
 
     def test_waits_where_that_would_be_a_guess(self) -> None:
-        with mailers(one=self.first(), two=self.second()), self.assertLogs(DELIVERY) as logged:
+        with mailers(one=self.first(), two=self.second()), self.assertLogs(DELIVERY, "WARNING") as logged:
             self.assertEqual(process_mail_queue(), "1 message requeued.\n" + summary(0, 1))
         self.assertIn(
             "it does not say by which mailer it was sent, and 'default' does not queue here", logged.output[0]
@@ -358,7 +358,7 @@ class UnnamedTests(MailersTestCase):
             self.assertEqual(process_mail_queue(), summary(1, 1))
             send("order")
             send("offer", using="news")
-        with self.assertLogs(DELIVERY) as logged:
+        with self.assertLogs(DELIVERY, "WARNING") as logged:
             self.assertEqual(process_mail_queue(), "1 message requeued.\n" + summary(1, 2))
         self.assertArrived(["old", "order"], [])
         self.assertIn("'news', by which it was sent", logged.output[0])

@@ -151,7 +151,7 @@ class EmailBackendTests(RecordingMixin):
     def drain(self, fails: bool = False) -> str:
         if not fails:
             return process_mail_queue()
-        with self.assertLogs(DELIVERY):
+        with self.assertLogs(DELIVERY, "WARNING"):
             return process_mail_queue()
 
     def send(self, *subjects: str) -> None:
@@ -195,14 +195,14 @@ class EmailBackendTests(RecordingMixin):
 
         self.send("a")
         self.failing.add("a")
-        with mock.patch(f"{HERE}.RecordingBackend", Silent), self.assertLogs(DELIVERY) as logged:
+        with mock.patch(f"{HERE}.RecordingBackend", Silent), self.assertLogs(DELIVERY, "WARNING") as logged:
             process_mail_queue()
         self.assertIn("it hung up", logged.output[0])
 
     @override_settings(MAIL_QUEUE_DELIVERY_BACKEND=f"{HERE}.IdleBackend")
     def test_message_that_was_not_sent_is_requeued_with_a_line_that_says_so(self) -> None:
         self.send("a")
-        with self.assertLogs(DELIVERY) as logged:
+        with self.assertLogs(DELIVERY, "WARNING") as logged:
             self.assertIn("0 messages sent and 0 messages discarded out of 1", process_mail_queue())
         self.assertIn("nobody to send it to, or not sent", logged.output[0])
 
@@ -215,7 +215,7 @@ class EmailBackendTests(RecordingMixin):
     @override_settings(MAIL_QUEUE_DELIVERY_BACKEND=f"{HERE}.ForwardingBackend")
     def test_circle_through_a_backend_of_the_site_is_a_failure_of_the_message(self) -> None:
         self.send("a")
-        with self.assertLogs(DELIVERY) as logged:
+        with self.assertLogs(DELIVERY, "WARNING") as logged:
             self.assertIn("0 messages sent and 0 messages discarded out of 1", process_mail_queue())
         self.assertIn("queues it again", logged.output[0])
         self.assertEqual(self.attempts(), [1])
@@ -280,7 +280,7 @@ class OntoSMTPTests(MailTestCase):
             socket.create_server(("127.0.0.1", 0)) as silent,
             override_settings(EMAIL_PORT=silent.getsockname()[1]),
             mock.patch("mailqueue_backend.mail.relay.TIMEOUT", 0.1),
-            self.assertLogs(DELIVERY) as logged,
+            self.assertLogs(DELIVERY, "WARNING") as logged,
         ):
             process_mail_queue()
         self.assertIn("timed out", logged.output[0])
@@ -290,7 +290,7 @@ class OntoSMTPTests(MailTestCase):
         for subject in ("a", "b", "c"):
             message(subject).send()
         for _ in range(2):
-            with self.assertLogs(DELIVERY):
+            with self.assertLogs(DELIVERY, "WARNING"):
                 process_mail_queue()
         self.assertEqual((self.inbox.subjects, len(self.queue)), ([], 3))
 
@@ -313,7 +313,7 @@ class MixinTests(RecordingMixin, MailTestCase):
     def test_backend_that_cannot_connect_is_asked_once(self) -> None:
         message("a").send()
         message("b").send()
-        with mock.patch.object(RecordingBackend, "reachable", False), self.assertLogs(DELIVERY):
+        with mock.patch.object(RecordingBackend, "reachable", False), self.assertLogs(DELIVERY, "WARNING"):
             process_mail_queue()
         self.assertEqual(self.calls, ["open"])
 
@@ -332,7 +332,7 @@ class MixinTests(RecordingMixin, MailTestCase):
         self.assertTrue(backend.fail_silently)
         backend.send_messages([message("a")])
         self.failing.add("a")
-        with self.assertLogs(DELIVERY) as logged:
+        with self.assertLogs(DELIVERY, "WARNING") as logged:
             backend.send_queued_messages()
         self.assertIn("it hung up", logged.output[0])
         self.assertTrue(backend.fail_silently)
@@ -412,7 +412,7 @@ class MailersTests(RecordingMixin, MailTestCase):
             for subject in ("a", "b"):
                 message(subject).send(using="api")
             message("c").send()
-            with mock.patch.object(RecordingBackend, "reachable", False), self.assertLogs(DELIVERY):
+            with mock.patch.object(RecordingBackend, "reachable", False), self.assertLogs(DELIVERY, "WARNING"):
                 self.assertIn("1 message sent and 0 messages discarded out of 3", process_mail_queue())
         self.assertEqual((self.calls, self.inbox.subjects), (["open"], ["c"]))
 

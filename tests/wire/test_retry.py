@@ -18,7 +18,7 @@ class DelayedQueueTests(MailTestCase):
     """With the database queue, which can defer a message."""
 
     def fail_once(self) -> None:
-        with self.scripted(always("dot", "451 later")), self.assertLogs(DELIVERY):
+        with self.scripted(always("dot", "451 later")), self.assertLogs(DELIVERY, "WARNING"):
             drain()
 
     def test_without_a_delay_the_next_drain_tries_again(self) -> None:

@@ -25,7 +25,7 @@ NOTHING = "0 messages sent and 0 messages discarded out of 0 messages.\n"
 
 
 class LineTests(ScriptedTestCase):
-    def failures(self, backend: Any = None, level: str = "INFO") -> list[logging.LogRecord]:
+    def failures(self, backend: Any = None, level: str = "WARNING") -> list[logging.LogRecord]:
         with self.assertLogs(DELIVERY, level) as logged:
             self.drain(backend)
         return [record for record in logged.records if record.levelno >= logging.WARNING]

@@ -202,7 +202,7 @@ class InterruptTests(ScriptedTestCase):
 
     def test_recipients_who_have_the_message_do_not_get_it_again(self) -> None:
         self.serve(in_turn(RCPT=[None, None, None, "450 later"]))
-        with self.assertLogs(DELIVERY):
+        with self.assertLogs(DELIVERY, "WARNING"):
             self.interrupted_drain(InterruptedAfterwards, ["one@example.com", "two@example.com"])
         self.assertEqual([kept.get("remaining") for kept in self.left()], [None, ["two@example.com"]])
         self.drain()

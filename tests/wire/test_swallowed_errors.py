@@ -68,7 +68,7 @@ class InterruptedHookTests(ScriptedTestCase):
     def interrupt(self) -> Report:
         """Drain until the hook is interrupted; keep the lines of the log in ``self.lines``."""
         backend = self.backend(self.Hook)
-        with self.assertLogs("mailqueue_backend.delivery") as logged, self.assertRaises(KeyboardInterrupt):
+        with self.assertLogs("mailqueue_backend.delivery", "WARNING") as logged, self.assertRaises(KeyboardInterrupt):
             self.drain(backend)
         self.lines = logged.output
         return backend.report

@@ -1,0 +1,202 @@
+"""What a drain says of each message: a line in the log at INFO, and a signal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from django.dispatch import Signal
+from django.test import override_settings
+from django.utils.log import AdminEmailHandler
+
+from mailqueue_backend import signals
+from mailqueue_backend.delivery.events import send_signal
+from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from tests.cases import MailTestCase, drain, enqueue
+from tests.smtp import Script, always, by_recipient, good
+from tests.smtp.cases import DELIVERY, ScriptedTestCase
+from tests.wire.test_admin_handler import ADMINS, on_the_root_logger
+
+ALL = ("message_queued", "message_sent", "message_requeued", "message_discarded", "message_buried")
+
+
+@contextmanager
+def received(*names: str) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Collect the signals of these names, as (name, arguments)."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+    receivers = []
+    for name in names or ALL:
+
+        def receiver(signal: Signal, name: str = name, **kwargs: Any) -> None:
+            calls.append((name, kwargs))
+
+        receivers.append((getattr(signals, name), receiver))
+        getattr(signals, name).connect(receiver)
+    try:
+        yield calls
+    finally:
+        for signal, receiver in receivers:
+            signal.disconnect(receiver)
+
+
+class EventTestCase(ScriptedTestCase):
+    def deliver(
+        self, script: Script = good, to: tuple[str, ...] = ("to@example.com",), **kwargs: Any
+    ) -> dict[str, Any]:
+        """Deliver one message, and return the arguments of its signal; ``self.line`` is its line."""
+        self.serve(script)
+        self.enqueue("Hello", to=to)
+        with received(*ALL[1:]) as calls, self.assertLogs(DELIVERY, "INFO") as logs:
+            self.drain(**kwargs)
+        (self.record,) = (record for record in logs.records if record.getMessage().startswith("status="))
+        self.line = self.record.getMessage()
+        ((self.signal, arguments),) = calls
+        return arguments
+
+
+class LineTests(EventTestCase):
+    def test_sent(self) -> None:
+        self.deliver(always("dot", "250 2.0.0 Ok: queued as 4Xy"))
+        self.assertRegex(
+            self.line,
+            r'^status=sent queue="scripted \d+" id=[0-9a-f]{12} mailer=default message_id=<\S+> to=to@example\.com '
+            rf"attempts=1 age=\d\.\d seconds=\d\.\d+ relay=127\.0\.0\.1:{self.smtp.port} "
+            r'reply="250 2\.0\.0 Ok: queued as 4Xy"$',
+        )
+
+    def test_requeued_has_the_error(self) -> None:
+        self.deliver(always("dot", "451 4.3.0 later"))
+        self.assertIn("status=requeued", self.line)
+        self.assertIn('reply="451 4.3.0 later" error="451 4.3.0 later"', self.line)
+
+    def test_fields_are_attributes_of_the_record(self) -> None:
+        self.deliver()
+        self.assertEqual((vars(self.record)["status"], vars(self.record)["to"]), ("sent", "to@example.com"))
+
+    def test_value_with_line_ends_or_quotes_is_escaped(self) -> None:
+        self.deliver(always("dot", '250 "quoted" \x1b[31m'))
+        self.assertIn(r'reply="250 \"quoted\" \u001b[31m"', self.line)
+
+    def test_neither_subject_nor_body(self) -> None:
+        self.deliver()
+        self.assertNotIn("Hello", self.line)
+        self.assertNotIn("Body", self.line)
+
+
+class SignalTests(EventTestCase):
+    def test_sent(self) -> None:
+        found = self.deliver()
+        self.assertEqual(self.signal, "message_sent")
+        self.assertEqual(found["message"].subject, "Hello")
+        self.assertEqual((found["recipients"], found["refused"], found["remaining"]), (["to@example.com"], {}, []))
+        self.assertEqual((found["attempts"], found["error"], found["mailer"]), (1, "", "default"))
+        self.assertTrue(found["reply"].startswith("250 "))
+        self.assertIs(found["sender"], QueuedEmailBackend)
+
+    def test_sent_to_some_and_given_up_for_others(self) -> None:
+        script = by_recipient({"b@example.com": "550 5.1.1 unknown"})
+        found = self.deliver(script, to=("a@example.com", "b@example.com"))
+        self.assertEqual((self.signal, vars(self.record)["status"]), ("message_sent", "partly"))
+        self.assertEqual(found["recipients"], ["a@example.com"])
+        self.assertEqual(found["refused"], {"b@example.com": "550 5.1.1 unknown"})
+
+    def test_sent_to_some_and_requeued_for_others(self) -> None:
+        script = by_recipient({"b@example.com": "450 4.2.2 full"})
+        found = self.deliver(script, to=("a@example.com", "b@example.com"))
+        self.assertEqual((self.signal, vars(self.record)["status"]), ("message_requeued", "partly"))
+        self.assertEqual((found["recipients"], found["remaining"]), (["a@example.com"], ["b@example.com"]))
+
+    def test_requeued(self) -> None:
+        found = self.deliver(always("dot", "451 later"))
+        self.assertEqual((self.signal, found["error"], found["attempts"]), ("message_requeued", "451 later", 1))
+        self.assertEqual((found["recipients"], found["remaining"]), ([], ["to@example.com"]))
+
+    def test_discarded(self) -> None:
+        found = self.deliver(always("dot", "451 later"), expire=0)
+        self.assertEqual((self.signal, found["refused"]), ("message_discarded", {"to@example.com": "451 later"}))
+
+    def test_buried(self) -> None:
+        self.serve()
+        self.queue.write(b"rubbish")
+        with received() as calls, self.assertLogs(DELIVERY, "ERROR"):
+            self.drain()
+        ((name, found),) = calls
+        self.assertEqual((name, found["message"]), ("message_buried", None))
+        self.assertIn("damaged", found["error"])
+
+    def test_queued(self) -> None:
+        self.serve()
+        with received() as calls:
+            self.enqueue("Hello")
+        ((name, found),) = calls
+        self.assertEqual((name, found["message"].subject, found["queue"]), ("message_queued", "Hello", self.queue.name))
+        self.assertEqual(
+            (found["id"], found["message_id"]), (self.left()[0]["id"], found["message"].extra_headers["Message-ID"])
+        )
+
+    def test_message_that_cannot_be_queued_has_no_signal(self) -> None:
+        self.serve()
+        broken = mock.patch.object(type(self.queue), "write_many", side_effect=QueueUnavailable)
+        with received() as calls, broken, self.assertRaises(QueueUnavailable):
+            self.enqueue("Hello")
+        self.assertEqual(calls, [])
+
+    def test_message_that_was_not_tried_has_no_signal(self) -> None:
+        self.serve(always("AUTH", "535 no"), extensions=["AUTH PLAIN"])
+        self.enqueue("a", "b")
+        with received(*ALL[1:]) as calls, self.assertLogs(DELIVERY, "WARNING"):
+            self.drain(self.backend(username="u", password="p"))
+        self.assertEqual(calls, [])
+
+
+class ReceiverTests(MailTestCase):
+    """A receiver sees a message before the queue is told, and its errors change nothing."""
+
+    def connect(self, receiver: Any) -> None:
+        signals.message_sent.connect(receiver)
+        self.addCleanup(signals.message_sent.disconnect, receiver)
+
+    def test_runs_before_the_queue_is_told(self) -> None:
+        enqueue("a")
+        seen: list[int] = []
+
+        def receiver(**kwargs: Any) -> None:
+            seen.append(self.queue.counts().reserved)
+
+        self.connect(receiver)
+        drain()
+        self.assertEqual((seen, self.queue.counts().reserved), ([1], 0))
+
+    def test_that_raises_is_logged_and_the_others_run(self) -> None:
+        def broken(**kwargs: Any) -> None:
+            raise ZeroDivisionError
+
+        enqueue("a", "b")
+        self.connect(broken)
+        with received("message_sent") as calls, self.assertLogs(DELIVERY, "ERROR") as logs:
+            report = drain()
+        self.assertEqual((report.sent, len(calls), len(logs.output)), (2, 2, 2))
+        self.assertIn("ZeroDivisionError", logs.output[0])
+        self.assertEqual(self.queue.counts().waiting, 0)
+
+    @override_settings(ADMINS=ADMINS)
+    def test_that_raises_is_not_mailed(self) -> None:
+        def broken(**kwargs: Any) -> None:
+            raise ZeroDivisionError
+
+        enqueue("a")
+        self.connect(broken)
+        with on_the_root_logger(AdminEmailHandler(), logging.ERROR):
+            drain()
+        self.assertEqual(self.queue.counts().waiting, 0)
+
+    def test_without_a_name_that_raises_is_logged(self) -> None:
+        signal = Signal()
+        receiver = mock.Mock(side_effect=ZeroDivisionError, spec=[])
+        signal.connect(receiver)
+        with self.assertLogs(DELIVERY, "ERROR"):
+            send_signal(signal, object, {"id": "0123456789ab"})
