@@ -19,7 +19,7 @@ SHORTEST_TEXT = 30
 
 #: ``record`` is the record of this package that this thread is handling, or None.
 _in_handling = local()
-#: The texts of the latest records of this package: a handler may send its mail later, or in another thread.
+#: The first lines of the latest records of this package: a handler may send its mail later, or in another thread.
 _texts: deque[str] = deque(maxlen=1000)
 
 
@@ -34,7 +34,7 @@ def handle_as_ours(logger: logging.Logger, record: logging.LogRecord) -> None:
     """Pass a record to the logger's handlers, and refuse the mail that they send about it."""
     outer = getattr(_in_handling, "record", None)
     _in_handling.record = record
-    _texts.append(record.getMessage())
+    _texts.append(record.getMessage().partition("\n")[0])
     try:
         type(logger).handle(logger, record)
     finally:
