@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -78,8 +78,11 @@ class InFlight:
         """Return the number of messages that have no disposition yet."""
         return sum(1 for delivery in self._deliveries.values() if delivery.disposition is None)
 
-    def exchange(self, wanted: int) -> None:
-        """Settle all finished messages, and reserve up to ``wanted`` more, in one round trip."""
+    def exchange(self, wanted: int, pauses: Iterator[float] | None = None) -> None:
+        """Settle all finished messages, and reserve up to ``wanted`` more, in one round trip.
+
+        ``pauses`` are those of PAUSES that are left.
+        """
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
         settlements = [each.settlement for each in done if each.settlement is not None]
         self._announce(done)
@@ -89,13 +92,14 @@ class InFlight:
         if not done and not wanted:
             return
         began, tries = monotonic(), 0
+        pauses = iter(PAUSES) if pauses is None else pauses
 
         def exchange() -> Exchange:
             nonlocal tries
             tries += 1
             return self._consumer.exchange(settlements, wanted)
 
-        answer = retry_while_unavailable(exchange, partial(self._has_time_to_settle, done))
+        answer = retry_while_unavailable(exchange, partial(self._has_time_to_settle, done), pauses)
         for delivery, settled in zip(done, answer.settled, strict=True):
             del self._deliveries[delivery.reservation.receipt]
             if not settled:
@@ -110,7 +114,7 @@ class InFlight:
             self.exchange(wanted + dropped)
         elif wanted and tries > 1:
             # A repeated exchange reserves nothing new, so an empty answer does not mean that the queue is empty.
-            self.exchange(wanted)
+            self.exchange(wanted, pauses)
         elif wanted and not answer.suspect_waiting:
             self._ask_again_at = monotonic() + ASK_AGAIN
             self.is_over = self.is_over or not self._deliveries
@@ -234,12 +238,14 @@ class InFlight:
         return dropped
 
 
-def retry_while_unavailable(operation: Callable[[], T], keep_trying: Callable[[], bool] = lambda: False) -> T:
+def retry_while_unavailable(
+    operation: Callable[[], T], keep_trying: Callable[[], bool] = lambda: False, pauses: Iterator[float] | None = None
+) -> T:
     """Return the result of a queue operation. While the queue is unavailable, retry it after each of PAUSES.
 
     After the last one, retry while ``keep_trying()`` returns True, then raise QueueUnavailable.
     """
-    pauses = iter(PAUSES)
+    pauses = iter(PAUSES) if pauses is None else pauses
     while True:
         try:
             return operation()

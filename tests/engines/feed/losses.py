@@ -68,6 +68,21 @@ class UnavailableContract(FeedMixin):
         self.assertEqual(self.sent(), [])
         self.assertLeft("a", "b")
 
+    def test_queue_that_answers_but_refuses_to_reserve_raises(self) -> None:
+        self.set(PAUSES=(0, 0, 0))
+        self.enqueue("a", "b")
+        kind = type(self.queue.consumer(1))
+        exchange = kind._exchange
+
+        def refuse(consumer: Any, name: str, settlements: Any, wanted: int, is_repeated: bool) -> Exchange:
+            if wanted and not is_repeated:
+                raise QueueUnavailable("It is read-only.")
+            return exchange(consumer, name, settlements, wanted, is_repeated)
+
+        with mock.patch.object(kind, "_exchange", refuse), self.assertRaises(QueueUnavailable):
+            self.drain()
+        self.assertLeft("a", "b")
+
     def test_delivered_message_is_settled_when_the_queue_comes_back_within_the_lease(self) -> None:
         self.set(PAUSES=(0, 0, 0.01))
         self.enqueue("a", "b")
