@@ -13,6 +13,7 @@ from unittest import mock
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from mailqueue_backend.delivery import drain as drain_module
@@ -356,6 +357,21 @@ class DatabaseQueueThreadsTests(TransactionTestCase):
 
     def test_three_workers_on_one_database(self) -> None:
         self.assertEqual(len(self.drain_with_threads()), 3)
+
+    def test_three_workers_need_one_connection_to_the_database(self) -> None:
+        opened: list[str] = []
+
+        def note(connection: Any, **kwargs: Any) -> None:
+            opened.append(connection.alias)
+
+        connection_created.connect(note)
+        self.addCleanup(connection_created.disconnect, note)
+        for alias in sorted(self.databases):
+            connections.close_all()
+            opened.clear()
+            with self.subTest(alias), override_settings(MAIL_QUEUE_DATABASE=alias):
+                self.assertEqual(len(self.drain_with_threads()), 3)
+                self.assertEqual(opened, [alias])
 
     @needs("PostgreSQL", "postgresql" in settings.DATABASES)
     @override_settings(MAIL_QUEUE_DATABASE="postgresql")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timezone
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -16,6 +18,7 @@ from . import sql
 from .consumer import SELECTS, Consumer
 from .models import DEFERRED, DUE, RESERVED, STATES, QueuedMessage
 from .rows import WRITTEN_DUE, Row, compile_select, select
+from .threads import allows_database_calls, closing_new_connection, run_in_thread
 from .transactions import SENDERS_PATIENCE, in_transaction, translates_errors
 
 
@@ -39,10 +42,19 @@ class Queue(MessageQueue):
 
     # queue-front's interface
 
-    @translates_errors(SENDERS_PATIENCE)
     def write_many(self, *payloads: bytes) -> list[bool]:
-        """Store all payloads at the tail or none, as part of the caller's transaction if there is one."""
+        """Store all payloads at the tail or none, as part of the caller's transaction if there is one.
 
+        In a running event loop, another thread stores them, since Django allows no database calls there.
+        """
+        if allows_database_calls():
+            self._insert(payloads)
+        else:
+            run_in_thread(self.alias, partial(self._insert, payloads))
+        return [True] * len(payloads)
+
+    @translates_errors(SENDERS_PATIENCE)
+    def _insert(self, payloads: Sequence[bytes]) -> None:
         def insert() -> None:
             with connection.cursor() as cursor:
                 for batch in batches:
@@ -54,11 +66,11 @@ class Queue(MessageQueue):
         alias = self.alias
         connection: Any = connections[alias]
         batches = [payloads] if len(payloads) == 1 else [*sql.batches(payloads)]
-        if len(batches) > 1 or connection.in_atomic_block:
-            in_transaction(alias, insert)
-        elif batches:
-            insert()
-        return [True] * len(payloads)
+        with closing_new_connection(alias):
+            if len(batches) > 1 or connection.in_atomic_block:
+                in_transaction(alias, insert)
+            elif batches:
+                insert()
 
     def read(self) -> bytes | None:
         """Delete a waiting row and return its payload, due ones first; return None if there is none."""

@@ -7,6 +7,7 @@ from .interrupts import TransactionInterruptContract
 from .races import RaceContract
 from .statements import StatementContract
 from .suspects import SuspectSearchContract
+from .threads import ThreadContract
 from .transactions import TransactionContract
 
 
@@ -16,6 +17,7 @@ class DatabaseContract(
     SuspectSearchContract,
     RaceContract,
     TransactionInterruptContract,
+    ThreadContract,
     ErrorContract,
     QueueContract,
     TakersContract,
