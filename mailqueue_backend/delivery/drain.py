@@ -57,8 +57,12 @@ class Drain:
         self._all_mailers = list(by_backend.values())
 
     def run(self) -> Report:
-        """Try each message that is due now. Raises QueueUnavailable if the queue stays unavailable."""
+        """Try each message that is due now.
+
+        Raises QueueUnavailable if the queue stays unavailable, and ConfigurationError if it cannot be drained here.
+        """
         queue, options = self._queue, self._options
+        queue.check_can_drain()
         counts = retry_while_unavailable(queue.counts)
         self.report.length = counts.due
         quota = Quota(self.report.length, options)

@@ -218,6 +218,9 @@ class MessageQueue:
 
     # deliveries
 
+    def check_can_drain(self) -> None:
+        """Raise ConfigurationError if a drain could not settle for good what it delivers."""
+
     def counts(self) -> Counts:
         """Count the messages by state, in one atomic operation."""
         raise NotImplementedError(f"{type(self).__qualname__} must define counts()")

@@ -19,7 +19,7 @@ from .consumer import SELECTS, Consumer
 from .models import DEFERRED, DUE, RESERVED, STATES, QueuedMessage
 from .rows import WRITTEN_DUE, Row, compile_select, select
 from .threads import allows_database_calls, closing_new_connection, run_in_thread
-from .transactions import SENDERS_PATIENCE, in_transaction, translates_errors
+from .transactions import SENDERS_PATIENCE, in_transaction, refuse_transaction, translates_errors
 
 
 class Queue(MessageQueue):
@@ -99,6 +99,11 @@ class Queue(MessageQueue):
         return in_transaction(alias, delete)
 
     # deliveries
+
+    @translates_errors()
+    def check_can_drain(self) -> None:
+        """Raise ConfigurationError in a transaction: if it is rolled back, all that was delivered is sent again."""
+        refuse_transaction(self.alias)
 
     @translates_errors()
     def counts(self) -> Counts:

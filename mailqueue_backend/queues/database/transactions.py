@@ -115,6 +115,24 @@ def _explain(error: Error, alias: str) -> str:
     return f'{reason} (if the table is missing: "manage.py migrate {QueuedMessage._meta.app_label}{database}")'
 
 
+def refuse_transaction(alias: str) -> None:
+    """Raise ConfigurationError where an atomic(durable=True) would be refused, or where autocommit is off."""
+    connection = connections[alias]
+    if connection.atomic_blocks and not getattr(connection.atomic_blocks[-1], "_from_testcase", False):
+        raise ConfigurationError(
+            f"A queue in the database {alias!r} cannot be drained in a transaction of that database: if it were rolled "
+            f"back, all messages would be sent again. Call the drain outside of transaction.atomic(); in a view, use "
+            f"@transaction.non_atomic_requests(using={alias!r})."
+        )
+    is_off = connection.connection is not None and not connection.autocommit
+    if not connection.in_atomic_block and (is_off or not connection.settings_dict["AUTOCOMMIT"]):
+        raise ConfigurationError(
+            f"A queue in the database {alias!r} cannot be drained while autocommit is off: nothing would be committed, "
+            f"and all messages would be sent again. In the process that drains, remove AUTOCOMMIT from "
+            f"DATABASES[{alias!r}], and do not call transaction.set_autocommit(False) before."
+        )
+
+
 def in_transaction(alias: str, work: Callable[[], R]) -> R:
     """Call ``work`` in a transaction, or in a savepoint of the caller's transaction, and return its result."""
     block = transaction.atomic(using=alias)

@@ -6,7 +6,7 @@ from unittest import mock
 
 from django.db import transaction
 
-from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.errors import ConfigurationError, QueueUnavailable
 from mailqueue_backend.queues.base import Exchange, Settlement
 from mailqueue_backend.queues.database import sql
 from mailqueue_backend.queues.database.models import Now
@@ -60,6 +60,24 @@ class TransactionContract(OnDatabase):
         self.assertTrue(self.queue.parallel)
         with transaction.atomic(using=self.alias):
             self.assertFalse(self.queue.parallel)
+
+    def test_a_drain_is_refused_in_a_transaction(self) -> None:
+        self.queue.check_can_drain()
+        with transaction.atomic(using=self.alias), self.assertRaisesMessage(ConfigurationError, "non_atomic_requests"):
+            self.queue.check_can_drain()
+
+    def test_a_drain_is_refused_without_autocommit(self) -> None:
+        transaction.set_autocommit(False, using=self.alias)
+        self.addCleanup(transaction.set_autocommit, True, using=self.alias)
+        with self.assertRaisesMessage(ConfigurationError, "set_autocommit(False)"):
+            self.queue.check_can_drain()
+
+    def test_a_drain_is_refused_if_the_next_connection_has_no_autocommit(self) -> None:
+        with (
+            mock.patch.dict(self.connection.settings_dict, AUTOCOMMIT=False),
+            self.assertRaisesMessage(ConfigurationError, f"remove AUTOCOMMIT from DATABASES['{self.alias}']"),
+        ):
+            self.queue.check_can_drain()
 
     def storing_due(self, *values):
         """Make the database refuse each INSERT whose turn in ``values`` is None, by storing NULL as ``due``."""
