@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from unittest import mock
 
+import django
 from django.core.management import call_command
 from django.test import TestCase, TransactionTestCase, override_settings, tag
 
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues.database import rows, sql
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
+from tests import services
 from tests.engines.contract import QueueContract
 from tests.engines.contract.base import LONG
 from tests.engines.takers import set_journal_mode
 
 from .database import DatabaseContract
 from .database.base import MariaDB, PostgreSQL, SQLite, needs_mariadb, needs_postgresql
+from .database.errors import ErrorContract
 from .database.servers import ServerContract
 from .database.skip_locked import WithoutSkipLocked
+from .database.threads import ThreadContract
+from .database.transactions import TransactionContract
 
 # the contract inside the caller's transaction
 
@@ -110,6 +117,32 @@ class PostgreSQLTests(PostgreSQL, ServerContract, DatabaseContract, TransactionT
             self.queue.write(b"secret")
         self.assertIn(b"secret".hex(), str(caught.exception.__cause__))
         self.assertNotIn(b"secret".hex(), str(caught.exception))
+
+
+@needs_postgresql
+@services.needs("Django's pool", django.VERSION >= (5, 1) and services._importable("psycopg_pool"))
+class PooledTests(PostgreSQL, TransactionContract, ThreadContract, ErrorContract, TransactionTestCase):
+    """All connections come from a pool of one."""
+
+    def setUp(self) -> None:
+        self.connection.close()
+        pool = {"min_size": 1, "max_size": 1, "timeout": 2}
+        pooled = mock.patch.dict(self.connection.settings_dict["OPTIONS"], pool=pool)
+        pooled.start()
+        self.addCleanup(pooled.stop)
+        self.addCleanup(self.connection.close_pool)
+        self.addCleanup(self.connection.close)
+        # The pool warns of each session that a drain leaves.
+        quiet = mock.patch.object(logging.getLogger("psycopg.pool"), "disabled", True)
+        quiet.start()
+        self.addCleanup(quiet.stop)
+        super().setUp()
+
+    def test_threads_do_not_use_up_the_pool(self) -> None:
+        for _ in range(3):
+            with ThreadPoolExecutor(1) as threads:
+                threads.submit(self.queue.write, b"a").result()
+        self.assertEqual(self.queue.read_many(4), [b"a"] * 3)
 
 
 @needs_mariadb

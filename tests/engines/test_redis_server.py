@@ -154,13 +154,19 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         queue = queue_at(f"redis://:{self.server.password}@{proxy.address}", "own")
         self.addCleanup(queue._server.hang_up)
         queue.write(b"one")
+        consumer = queue.consumer(60)
+        consumer.exchange()
         self.redis.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
         self.addCleanup(self.redis.execute_command, "REPLICAOF", "NO", "ONE")
         proxy.target = f"127.0.0.1:{other.port}"
         with self.assertRaisesRegex(QueueUnavailable, "(?i)read.?only"):
             queue.write(b"two")
+        with self.assertRaisesRegex(QueueUnavailable, "(?i)read.?only"):
+            consumer.exchange(wanted=1)
         queue.write(b"two")
-        self.assertEqual(queue.read(), b"two")
+        consumer.exchange()
+        self.assertEqual(self.take(consumer=consumer).payload, b"two")
+        consumer.close()
 
     def test_every_kind_of_url_finds_its_database(self) -> None:
         password, directory = self.server.password, self.server.directory

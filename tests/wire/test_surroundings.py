@@ -1,9 +1,11 @@
-"""What surrounds send() and a drain: transactions of views, and event loops."""
+"""What surrounds send() and a drain: transactions of views, event loops, and the runs of a loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import django
@@ -15,6 +17,7 @@ from django.test import AsyncClient, Client, TransactionTestCase, override_setti
 from django.urls import path
 from django.utils.log import AdminEmailHandler
 
+from mailqueue_backend.delivery.limits import StopRequest
 from mailqueue_backend.errors import ConfigurationError
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
@@ -108,3 +111,26 @@ class AsyncViewTests(TransactionTestCase):
         with mock.patch.object(logging.getLogger("django"), "handlers", [handler]):
             self.assertEqual(self.get("/broken"), 500)
         self.assertEqual(open_queue("MAIL_QUEUE").counts().due, 1)
+
+
+class LoopTests(SMTPServerMixin, TransactionTestCase):
+    def loop(self, while_waiting: Callable[[], object]) -> None:
+        """Drain once in a loop, and call this before the next run would begin."""
+
+        def wait(stop: StopRequest, seconds: float) -> bool:
+            while_waiting()
+            return True
+
+        enqueue("Hello")
+        with override_settings(EMAIL_BACKEND=BACKEND), mock.patch.object(StopRequest, "wait", wait):
+            process_mail_queue("--loop")
+        self.assertEqual(self.inbox.subjects, ["Hello"])
+
+    def test_old_connections_are_closed(self) -> None:
+        seen: list[Any] = []
+        self.loop(lambda: seen.append(connection.connection))
+        self.assertEqual(seen, [None])
+
+    @override_settings(DEBUG=True)
+    def test_queries_are_forgotten(self) -> None:
+        self.loop(lambda: self.assertEqual(connection.queries, []))

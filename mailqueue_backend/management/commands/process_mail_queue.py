@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections, reset_queries
 
 from mailqueue_backend.delivery.limits import DrainOptions, StopRequest, stopping_on_signals
 from mailqueue_backend.delivery.report import Report
@@ -47,10 +48,18 @@ class Command(BaseCommand):
         drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop, Troubles())
         with stopping_on_signals(stop):
             self._drain(drain, options)
-            while options["loop"] and not stop.wait(options["interval"]):
+            while options["loop"] and not self._wait(stop, options["interval"]):
                 self._drain(drain, options)
         if stop.forced_by is not None:
             sys.exit(128 + stop.forced_by)
+
+    def _wait(self, stop: StopRequest, seconds: float) -> bool:
+        """Wait for the next run of a loop, as between two requests; return whether to stop."""
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:  # the transaction of a TestCase
+                connection.close_if_unusable_or_obsolete()
+        reset_queries()
+        return stop.wait(seconds)
 
     def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> None:
         # Subclasses written for 0.1.2 may accept no other argument.

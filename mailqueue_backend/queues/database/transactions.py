@@ -66,6 +66,7 @@ def translates_errors(
                     raise _no_such_alias(self.alias) from error
                 except Error as error:
                     if not (attempts and monotonic() < until and _is_lost_race(self.alias, error)):
+                        _hang_up(self.alias, is_sender=patience < math.inf)
                         raise _unavailable(self, error) from error
 
         return call
@@ -93,11 +94,22 @@ def _no_such_alias(alias: str) -> ConfigurationError:
     return ConfigurationError(problem, f"Write one of: {', '.join(connections)}.")
 
 
+def _hang_up(alias: str, is_sender: bool) -> None:
+    """Make the next call reconnect; Django itself checks this only between requests.
+
+    A drain hangs up in any case: after a failover, the session may still answer, but refuse each write. A sender's
+    connection stays if it is usable: the site may be reading from a cursor, or may have changes to commit.
+    """
+    connection = connections[alias]
+    if connection.in_atomic_block or connection.connection is None:
+        return
+    if not (is_sender and connection.is_usable()):
+        if getattr(connection, "pool", None):
+            connection.connection.close()  # Django >= 5.1: the pool would hand out the same session again.
+        connection.close()
+
+
 def _unavailable(user: UsesDatabase, error: Error) -> QueueUnavailable:
-    connection = connections[user.alias]
-    if not connection.in_atomic_block:
-        # So that the next call reconnects; Django itself checks this only between requests.
-        connection.close_if_unusable_or_obsolete()
     return QueueUnavailable(f"The queue {user.name} (database {user.alias}): {_explain(error, user.alias)}")
 
 

@@ -64,6 +64,32 @@ class ErrorContract(OnDatabase):
             self.assertEqual((answer.settled, payloads_of(answer.reservations)), ([True], [b"b"]))
             consumer.exchange(acks(answer.reservations))
 
+    def test_a_drain_leaves_a_session_that_has_become_read_only(self) -> None:
+        self.queue.write(b"a")
+        consumer = self.consumer()
+        self.become_read_only()
+        with self.assertRaises(QueueUnavailable):
+            consumer.exchange(wanted=1)
+        consumer.exchange()
+        self.assertEqual(self.reserve(consumer).payload, b"a")
+
+    def test_a_sender_keeps_a_session_that_can_be_used(self) -> None:
+        self.connection.ensure_connection()
+        before = self.connection.connection
+        with self.failing(("disk full",), None, times=1), self.assertRaises(QueueUnavailable):
+            self.queue.write(b"a")
+        self.assertIs(self.connection.connection, before)
+
+    def become_read_only(self) -> None:
+        """Act like a server that was demoted: answer reads, and refuse writes."""
+        statements = {
+            "sqlite": "PRAGMA query_only = ON",
+            "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "mysql": "SET SESSION TRANSACTION READ ONLY",
+        }
+        with self.connection.cursor() as cursor:
+            cursor.execute(statements[self.connection.vendor])
+
     def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
         """Return a context manager that makes the next statements with this verb fail."""
         failures = [OperationalError(*reason) for _ in range(times)]
