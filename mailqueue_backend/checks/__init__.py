@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from django.core.checks import Tags, register
 
+from .clock import check_clock
 from .database import check_alias, check_router, check_table
 from .engine import check_dummy, check_queue
 from .mailers import check_mailers, check_relay
@@ -22,7 +23,7 @@ TAG = "mailqueue"
 SETTINGS = (check_settings, check_ranges, check_names, check_log)
 QUEUES = (check_queue, check_dummy, check_alias, check_router, check_redis_address)
 MAILERS = (check_mailers, check_relay)
-DEPLOY = (check_sqlite_transactions, check_sqlite_journal, check_redis_permissions)
+DEPLOY = (check_sqlite_transactions, check_sqlite_journal, check_redis_permissions, check_clock)
 
 for check in (*SETTINGS, *QUEUES, *MAILERS):
     register(check, Tags.compatibility, TAG)

@@ -7,10 +7,9 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning
 
 from ..errors import ConfigurationError, QueueUnavailable
-from ..mail.mailers import queueing_mailers
+from ..mail.mailers import queue_names
 from ..queues import open_queue
 from ..queues.redis import Queue, redisd_address
-from ..settings import conf
 from .settings import value_of
 
 
@@ -28,8 +27,7 @@ def check_redis_address(**kwargs: Any) -> list[CheckMessage]:
 def check_redis_permissions(**kwargs: Any) -> list[CheckMessage]:
     """Warn of a Redis server that cannot be reached, or that denies what a drain needs."""
     try:
-        names = [conf.MAIL_QUEUE_NAME, *(mailer.queue_name for mailer in queueing_mailers()[0].values())]
-        queues = [open_queue(name) for name in dict.fromkeys(names)]
+        queues = [open_queue(name) for name in queue_names()]
         denied = dict.fromkeys(part for queue in queues if isinstance(queue, Queue) for part in queue.denied())
     except ConfigurationError:
         return []  # check_queue() reports it

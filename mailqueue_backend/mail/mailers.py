@@ -89,6 +89,11 @@ def queueing_mailers() -> tuple[dict[str | None, Any], list[ConfigurationError]]
     return mailers, errors
 
 
+def queue_names() -> list[str]:
+    """Return the names of the site's queues, the default one first."""
+    return list(dict.fromkeys([conf.MAIL_QUEUE_NAME, *(each.queue_name for each in queueing_mailers()[0].values())]))
+
+
 def with_mailer_for_unnamed(mailers: dict[str | None, Any], queue_name: str) -> dict[str | None, Any]:
     """Return the mailers with one more under the key None, for the messages in this queue that name no mailer.
 

@@ -6,6 +6,7 @@ from unittest import mock
 
 from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
+from mailqueue_backend.checks import check_clock
 from mailqueue_backend.delivery.clock import describe_future
 from mailqueue_backend.delivery.limits import StopRequest
 from mailqueue_backend.delivery.troubles import Troubles
@@ -59,6 +60,14 @@ class ClockContract(FeedMixin):
             self.defer(delay)
         with mock.patch("mailqueue_backend.delivery.clock.PAGE", 1):
             self.assertIn("deferred until", self.future())
+
+    def test_check_warns(self) -> None:
+        self.enqueue("a")
+        self.assertEqual(check_clock(), [])
+        self.defer(90_000)
+        (problem,) = check_clock()
+        self.assertEqual(problem.id, "mailqueue_backend.W012")
+        self.assertIn("deferred until", problem.msg)
 
     def test_queue_without_such_messages_is_not_searched(self) -> None:
         self.enqueue("a")
