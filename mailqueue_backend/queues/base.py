@@ -191,6 +191,10 @@ class MessageQueue:
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.name}>"
 
+    def sibling(self, name: str) -> MessageQueue:
+        """Open another queue of the same engine."""
+        return type(self)(name)
+
     # queue-front's interface
 
     def write(self, payload: bytes) -> bool:

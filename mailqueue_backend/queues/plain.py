@@ -120,7 +120,7 @@ class PlainQueue(MessageQueue):
         consumers = [consumer for reference in self.consumers.valuerefs() if (consumer := reference())]
         reserved = sum(len(consumer.held) for consumer in consumers)
         try:
-            dead = len(self.dead())
+            dead = len(self.sibling(self.dead_name))
         except QueueUnavailable:  # a site's class may require more arguments than a name
             dead = 0
         return Counts(waiting, due=waiting, deferred=0, reserved=reserved, dead=dead)
@@ -129,14 +129,14 @@ class PlainQueue(MessageQueue):
         """Open a consumer; its leases do not end."""
         return PlainConsumer(self, lease)
 
-    def dead(self) -> PlainQueue:
-        """Open the dead queue."""
+    def sibling(self, name: str) -> PlainQueue:
+        """Open another queue of the same module."""
         try:
-            return type(self)(type(self.module_queue)(self.dead_name))
+            return type(self)(type(self.module_queue)(name))
         except interrupts():
             raise
         except Exception as error:
-            raise self.unavailable("has no dead queue", error) from error
+            raise self.unavailable(f"cannot open the queue {name}", error) from error
 
     def unavailable(self, what: str, cause: object) -> QueueUnavailable:
         """Return the error to raise for this queue; ``what`` completes "The queue …"."""
@@ -198,7 +198,7 @@ class PlainConsumer(Consumer):
             return
         if payload is None or how != "release":
             payload = reservation.payload
-        queue = self._plain.dead() if how == "bury" else self._plain
+        queue = self._plain.sibling(self._plain.dead_name) if how == "bury" else self._plain
         try:
             self._settled[reservation.receipt] = queue.module_queue.write(payload) is not False or _refuse()
         except interrupts():

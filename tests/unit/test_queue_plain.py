@@ -195,7 +195,7 @@ class SiteQueueTests(OpensQueues, SimpleTestCase):
         consumer, reservation = self.held()
         with (
             mock.patch.object(SiteQueue, "__init__", self.raising(OSError("down"))),
-            self.assertRaisesMessage(QueueUnavailable, "has no dead queue: down"),
+            self.assertRaisesMessage(QueueUnavailable, "_DEAD: down"),
         ):
             self.settle(consumer, reservation, "bury")
         self.assertTrue(self.settle(consumer, reservation, "ack"))

@@ -10,6 +10,7 @@ from .delays import DelayContract
 from .exchanges import ExchangeContract
 from .interrupts import InterruptContract
 from .leases import LeaseContract
+from .pausing import PauseContract
 from .repeats import RepeatContract
 from .settlements import SettleContract
 from .surface import SurfaceContract
@@ -27,6 +28,7 @@ class QueueContract(
     RepeatContract,
     BrowseContract,
     TakeContract,
+    PauseContract,
 ):
     """The promises to a single consumer."""
 
