@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..queues.base import Exchange, MessageQueue, Settlement
+from ..queues.paused import paused_reason
 from . import untold
 from .deadlines import DOT_SECONDS
 from .events import announce
@@ -36,6 +37,8 @@ SHORTEST_LEASE = 1.0
 #: Seconds that a suspect may wait in the queue while the drain is busy. After that, the drain settles all its messages
 #: before it reserves more, since the queue hands out a suspect only to a consumer without reservations.
 SUSPECTS_WAIT = 60
+#: Seconds between two looks whether the queue is paused.
+PAUSE_INTERVAL = 5
 #: Seconds before the drain asks an empty queue again.
 ASK_AGAIN = 1
 #: Seconds to wait before each retry of a queue operation.
@@ -66,6 +69,8 @@ class InFlight:
         self._deliveries: dict[Any, Delivery] = {}
         #: When an empty queue may be asked again, on monotonic().
         self._ask_again_at = 0.0
+        #: When to look next whether the queue is paused, on monotonic().
+        self._look_at_pause_at = 0.0
         #: When a suspect began to wait, on monotonic(); 0: no suspect waits.
         self._suspect_since = 0.0
         self._consumer = queue.consumer(lease)
@@ -86,6 +91,8 @@ class InFlight:
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
         settlements = [each.settlement for each in done if each.settlement is not None]
         self._announce(done)
+        if wanted and monotonic() >= self._look_at_pause_at:
+            self._look_at_pause()
         if self.is_over or monotonic() < self._ask_again_at or self.must_run_dry():
             wanted = 0
         wanted = max(min(wanted, self._quota.left), 0)
@@ -118,6 +125,12 @@ class InFlight:
         elif wanted and not answer.suspect_waiting:
             self._ask_again_at = monotonic() + ASK_AGAIN
             self.is_over = self.is_over or not self._deliveries
+
+    def _look_at_pause(self) -> None:
+        """Stop reserving if the queue is paused, and record the reason."""
+        self._look_at_pause_at = monotonic() + PAUSE_INTERVAL
+        self._report.paused = retry_while_unavailable(lambda: paused_reason(self._queue))
+        self.is_over = self.is_over or self._report.paused is not None
 
     def _announce(self, done: Sequence[Delivery]) -> None:
         """Announce what became of messages, before the queue is told: a kill in between repeats an event."""

@@ -41,6 +41,8 @@ class Report:
     buried: int = 0
     #: Recipients who were given up while others have the message.
     recipients_given_up: int = 0
+    #: Why deliveries are held up; "": for no reason that is known; None: they are not.
+    paused: str | None = None
 
     @property
     def tried(self) -> int:

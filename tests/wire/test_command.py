@@ -16,6 +16,7 @@ from django.test import TransactionTestCase, override_settings
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.mailers import backends_to_drain
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.queues.paused import pause
 from tests.cases import BACKEND, MailTestCase, enqueue, process_mail_queue
 from tests.smtp.inbox import SMTPServerMixin
 
@@ -102,3 +103,13 @@ class SideBySideTests(SMTPServerMixin, TransactionTestCase):
         self.assertEqual([process.returncode for process in drains], [0, 0], outputs)
         self.assertEqual(sorted(self.inbox.subjects), sorted(subjects))
         self.assertEqual(sum(int(output.split()[0]) for output in outputs), 40)
+
+
+class PausedTests(MailTestCase):
+    def test_command_says_that_the_queue_is_paused(self) -> None:
+        enqueue("Hello")
+        pause(self.queue, "moving the server")
+        stdout, stderr = StringIO(), StringIO()
+        call_command("process_mail_queue", stdout=stdout, stderr=stderr)
+        self.assertIn("MAIL_QUEUE is paused: moving the server. Nothing is delivered", stdout.getvalue())
+        self.assertEqual((stderr.getvalue(), self.inbox.connections, len(self.queue)), ("", 0, 1))

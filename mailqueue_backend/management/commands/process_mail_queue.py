@@ -85,6 +85,11 @@ class Command(BaseCommand):
         """Print why nothing could be drained, but not again in each run of a loop."""
         assert drain.troubles is not None
         report = partial(drain.troubles.report, log=self.stderr.write)
+        for backend in backends:
+            if (reason := backend.report.paused) is not None:
+                name = backend.queue_name
+                text = f"{name} is paused{reason and ': '}{reason}. Nothing is delivered until it is resumed."
+                report(("paused", name), text, over=f"{name} is resumed.", log=self.stdout.write)
         if failure is not None:
             report("failure", str(failure), over="The queue is available again.")
         elif not backends:

@@ -3,8 +3,11 @@
 from .holding import HoldingContract
 from .losses import LostConnectionContract, UnavailableContract
 from .order import OrderContract
+from .pausing import PauseContract
 from .suspects import SuspectContract
 
 
-class FeedContract(OrderContract, UnavailableContract, HoldingContract, SuspectContract, LostConnectionContract):
+class FeedContract(
+    OrderContract, UnavailableContract, HoldingContract, SuspectContract, LostConnectionContract, PauseContract
+):
     """All promises of the feed."""
