@@ -48,6 +48,7 @@ class SourceTests(unittest.TestCase):
             "README.md",
             "CHANGELOG.md",
             "CONTRIBUTING.md",
+            "docs/index.md",
             "LICENSE",
             "tox.ini",
             "tests/settings.py",

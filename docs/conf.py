@@ -1,0 +1,17 @@
+"""Sphinx' configuration. ``tox run -e docs`` builds the documentation, with warnings as errors."""
+
+from __future__ import annotations
+
+project = "django-mailqueue-backend"
+author = "The django-mailqueue-backend maintainers"
+copyright = "the django-mailqueue-backend maintainers"  # noqa: A001 - the name that Sphinx reads
+
+extensions = ["myst_parser"]
+root_doc = "index"
+nitpicky = True
+
+#: Headings of these levels can be the target of a link, with the same anchors as on GitHub.
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_title = project
