@@ -4,7 +4,7 @@ from __future__ import annotations
 
 project = "django-mailqueue-backend"
 author = "The django-mailqueue-backend maintainers"
-copyright = "the django-mailqueue-backend maintainers"  # noqa: A001 - the name that Sphinx reads
+copyright = "the django-mailqueue-backend maintainers"
 
 extensions = ["myst_parser"]
 root_doc = "index"

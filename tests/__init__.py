@@ -4,6 +4,7 @@ unit/      no server
 wire/      an SMTP server in this process
 engines/   the queues' servers: PostgreSQL, MariaDB, Redis
 process/   child processes, or third-party packages
+documentation/  the code, commands and output that the documentation shows
 kill/      drains that are killed: ``python -m tests.kill``
 sites/     small sites, one for each kind of settings: ``python -m tests.sites``
 payloads/  payloads that 0.1.2 wrote under many versions of Python and Django

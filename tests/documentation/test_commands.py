@@ -1,0 +1,83 @@
+"""The commands and the systemd units that the documentation shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock, skipUnless
+
+from django.core.management import get_commands, load_command_class
+from django.db import connections
+from django.test import SimpleTestCase
+
+from .pages import PAGES, fences, without_fences
+
+#: Ends a command in a shell.
+_END = re.compile(r"[;&|<>]+|")
+_INLINE = re.compile(r"`(?:python )?(manage\.py [^`…]+)`")
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """Yield each line with a ``manage.py`` command, and where it is."""
+    for fence in fences("console", "ini", "pycon", "sh"):
+        yield from ((str(fence), line) for line in fence.text.splitlines() if "manage.py" in line)
+    for page in PAGES:
+        yield from ((page.name, " ".join(code.split())) for code in _INLINE.findall(without_fences(page)))
+
+
+def arguments(line: str) -> list[str]:
+    """Return the arguments of ``manage.py`` in a line of shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, "#"
+    words = list(lexer)
+    start = next(number for number, word in enumerate(words, start=1) if word.endswith("manage.py"))
+    end = next((number for number, word in enumerate(words) if number >= start and _END.fullmatch(word)), len(words))
+    return words[start:end]
+
+
+class ManageTests(SimpleTestCase):
+    def test_every_line_suits_the_command_s_parser(self) -> None:
+        commands = get_commands()
+        # Commands accept only databases that exist.
+        databases = mock.patch.dict(connections.settings, mail=connections.settings["default"])
+        for place, line in shown():
+            with self.subTest(place, line=line), databases:
+                name, *rest = arguments(line)
+                command = load_command_class(commands[name], name)
+                command.create_parser("manage.py", name).parse_args(rest)
+
+    def test_the_lines_are_found(self) -> None:
+        lines = [line for _, line in shown()]
+        self.assertGreater(len(lines), 20)
+        self.assertIn(
+            ["process_mail_queue", "--loop", "--interval", "2"], [arguments(line) for line in lines if "--loop" in line]
+        )
+        self.assertEqual(
+            arguments("cd /srv && .venv/bin/python manage.py check --tag x > /dev/null"), ["check", "--tag", "x"]
+        )
+
+
+@skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+class UnitTests(SimpleTestCase):
+    def test_systemd_understands_every_unit(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            for fence in fences("ini"):
+                with self.subTest(str(fence)):
+                    kind = "timer" if "[Timer]" in fence.text else "service"
+                    unit = Path(directory, f"mail-queue.{kind}")
+                    # systemd looks for the program; everything else is as shown.
+                    unit.write_text(fence.text.replace("/srv/site/.venv/bin/python", sys.executable), encoding="utf-8")
+                    self.assertEqual(complaints(unit), "")
+
+
+def complaints(unit: Path) -> str:
+    """Return what systemd says about a unit; "" if it is right."""
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout + result.stderr
