@@ -15,3 +15,5 @@ myst_heading_anchors = 4
 
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
