@@ -95,7 +95,7 @@ class PrintedTests(QueueTestCase):
 
     def run_command(self, *arguments: str, **settings: Any) -> None:
         """Drain with these settings."""
-        with override_settings(**{"EMAIL_TIMEOUT": 0.3, **settings}):
+        with override_settings(**{"EMAIL_TIMEOUT": 30, **settings}):
             try:
                 call_command("process_mail_queue", *arguments, stdout=self.printed, stderr=self.printed)
             except CommandError as error:
@@ -121,7 +121,7 @@ class PrintedTests(QueueTestCase):
         unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         with mock.patch("socket.getaddrinfo", side_effect=unknown):
             self.run_command(EMAIL_HOST="smtp.example.org", EMAIL_PORT=587)
-        self.meet(always("banner", smtp.hang))
+        self.meet(always("banner", smtp.hang), EMAIL_TIMEOUT=0.1)
         self.meet(always("banner", smtp.garbage))
 
     def bring_about_failures_of_tls(self) -> None:
@@ -162,7 +162,7 @@ class PrintedTests(QueueTestCase):
     def bring_about_broken_connections(self) -> None:
         self.meet(always("DATA", smtp.fin))
         self.meet(always("dot", smtp.fin))
-        self.meet(always("DATA", smtp.hang), EMAIL_TIMEOUT=10, MAIL_QUEUE_LEASE=0.2)
+        self.meet(always("DATA", smtp.hang), MAIL_QUEUE_LEASE=1)
 
     def bring_about_a_mailer_that_is_gone(self) -> None:
         backend = QueuedEmailBackend()
