@@ -67,16 +67,18 @@ OTHERS = {
 @contextmanager
 def site() -> Iterator[None]:
     """Provide a site's directory, as the current one, and the modules of other packages."""
-    before = os.getcwd()
+    directory_before = os.getcwd()
+    modules_before = {name: sys.modules[name] for name in OTHERS if name in sys.modules}
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         sys.modules.update(OTHERS)
         try:
             yield
         finally:
-            os.chdir(before)
+            os.chdir(directory_before)
             for name in OTHERS:
-                sys.modules.pop(name)
+                del sys.modules[name]
+            sys.modules.update(modules_before)
 
 
 def execute(fence: Fence, **names: Any) -> dict[str, Any]:
