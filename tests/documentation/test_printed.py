@@ -28,7 +28,7 @@ from mailqueue_backend.delivery.policy import DELIVERED
 from mailqueue_backend.delivery.settling import Delivery, warn_of_lost_lease
 from mailqueue_backend.delivery.troubles import Troubles
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
-from mailqueue_backend.queues.base import Reservation
+from mailqueue_backend.queues.base import Reservation, Settlement
 from mailqueue_backend.queues.database.models import QueuedMessage
 from tests import smtp
 from tests.cases import QueueTestCase, message
@@ -41,7 +41,7 @@ READER = "reader@example.org"
 _VARIABLE = {
     r"(127\.0\.0\.1|smtp\.example\.org|bulk\.example\.org):\d+": "SERVER",
     r"\b[0-9a-f]{12}\b": "ID",
-    r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+": "TIME",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d([.,]\d+)?": "TIME",
     r"Message-ID: <\S+>": "Message-ID",
     r"\d+ (message|recipient|second|minute|hour|day|byte)s?": r"N \1",
     r"N message waits?, .*": "N message wait.",
@@ -192,8 +192,15 @@ class PrintedTests(QueueTestCase):
         with mock.patch.object(in_flight, "PAUSES", (0,)), locked:
             self.run_command()
 
+    def bring_about_a_clock_that_was_ahead(self) -> None:
+        self.send()
+        with self.queue.consumer(60) as consumer:
+            (reservation,) = consumer.exchange(wanted=1).reservations
+            consumer.exchange([Settlement(reservation, "release", delay=23.5 * 3600)])
+        self.run_command()
+
     def bring_about_a_site_without_a_queue(self) -> None:
-        self.run_command(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
+        self.run_command(EMAIL_BACKEND="django.core.mail.backends.console.EmailBackend")
 
     def bring_about_a_loop(self) -> None:
         with mock.patch.object(StopRequest, "wait", side_effect=[False, True]):

@@ -25,6 +25,7 @@ from django.urls import path
 
 from mailqueue_backend import checks
 from mailqueue_backend.queues import open_queue
+from mailqueue_backend.queues.base import Settlement
 from mailqueue_backend.queues.plain import PlainQueue
 from tests.cases import QueueTestCase, drain, enqueue
 from tests.smtp import ScriptedServer, always
@@ -190,3 +191,12 @@ class SessionTests(QueueTestCase):
         self.run_session(fence)
         self.assertEqual(open_queue("MAIL_QUEUE_DEAD").counts().waiting, 0)
         self.assertEqual(open_queue("MAIL_QUEUE").counts().due, 2)
+
+    def test_the_deferred_become_due(self) -> None:
+        enqueue("a")
+        with self.queue.consumer(60) as consumer:
+            (reservation,) = consumer.exchange(wanted=1).reservations
+            consumer.exchange([Settlement(reservation, "release", delay=90_000)])
+        *_, fence = fences("pycon", page="docs/troubleshooting.md")
+        self.run_session(fence)
+        self.assertEqual(self.queue.counts().due, 1)
