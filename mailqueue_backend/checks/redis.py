@@ -39,7 +39,7 @@ def check_redis_permissions(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"The Redis user of the mail queue may not use: {', '.join(denied)}.",
             hint=(
-                "The README has the ACL line that process_mail_queue needs. "
+                "The documentation of the Redis queue has the ACL line that process_mail_queue needs. "
                 "A process that only sends mail needs no more than RPUSH: silence this warning there."
             ),
             id="mailqueue_backend.W010",

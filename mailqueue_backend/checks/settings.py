@@ -62,7 +62,7 @@ def check_names(**kwargs: Any) -> list[CheckMessage]:
 def _unknown(name: str, near: str = "") -> CheckMessage:
     return Warning(
         f"{name} in your settings is not a setting of the mail queue.",
-        hint=f"Did you mean {near}?" if near else "Remove or rename it. The README lists the settings.",
+        hint=f"Did you mean {near}?" if near else "Remove or rename it. The documentation lists the settings.",
         id="mailqueue_backend.W004",
     )
 

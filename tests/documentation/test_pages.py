@@ -68,6 +68,14 @@ class SettingsTests(SimpleTestCase):
                 self.assertEqual(literal_eval(found[1]), vars(Settings)[name].default)
 
 
+class ChecksTests(SimpleTestCase):
+    def test_each_id_is_on_the_page(self) -> None:
+        code = "".join(path.read_text(encoding="utf-8") for path in TOP.glob("mailqueue_backend/checks/*.py"))
+        page = (TOP / "docs" / "checks.md").read_text(encoding="utf-8")
+        pattern = r"mailqueue_backend\.[EW]\d{3}"
+        self.assertEqual(set(re.findall(pattern, page)), set(re.findall(pattern, code)))
+
+
 class SpeedTests(SimpleTestCase):
     def test_the_table_has_the_figures_of_the_results(self) -> None:
         results = json.loads((TOP / "benchmarks" / "results.json").read_text(encoding="utf-8"))

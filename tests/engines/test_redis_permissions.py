@@ -1,4 +1,4 @@
-"""The permissions that the README lists for a Redis user, and the check that tries them."""
+"""The permissions that the documentation lists for a Redis user, and the check that tries them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ENGINE = "mailqueue_backend.queues.redis"
 LINE = re.compile(r"^ACL SETUSER (\w+) .*$", re.M)
 
 
-def readme_lines() -> dict[str, str]:
-    """Return the README's ACL lines by user."""
-    text = (TOP / "README.md").read_text(encoding="utf-8")
+def documented_lines() -> dict[str, str]:
+    """Return the ACL lines of the documentation by user."""
+    text = (TOP / "docs" / "queues" / "redis.md").read_text(encoding="utf-8")
     return {found[1]: found[0] for found in LINE.finditer(text)}
 
 
@@ -45,7 +45,7 @@ class PermissionTests(TakingMixin, SimpleTestCase):
         self.admin = queue_at(self.server.url, "MAIL_QUEUE")
         self.redis = self.admin._server.client
         self.addCleanup(self.redis.flushall)
-        for user, line in readme_lines().items():
+        for user, line in documented_lines().items():
             self.redis.execute_command(*line.replace("PASSWORD", self.server.password).split())
             self.addCleanup(self.redis.acl_deluser, user)
         self.queue = queue_at(self.url("drain"), "MAIL_QUEUE")

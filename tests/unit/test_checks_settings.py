@@ -119,7 +119,7 @@ class NameTests(SimpleTestCase):
     def test_an_unknown_name_without_a_similar_one_is_reported(self) -> None:
         ((id, message, hint),) = problems(check_names, MAIL_QUEUE_XYZZY_PLUGH=1)
         self.assertEqual((id, message.partition(" ")[0]), ("W004", "MAIL_QUEUE_XYZZY_PLUGH"))
-        self.assertIn("README", hint)
+        self.assertIn("documentation", hint)
 
     def test_names_of_others_are_not_reported(self) -> None:
         others = (
