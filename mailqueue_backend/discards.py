@@ -80,7 +80,7 @@ class DiscardLogHandler(RotatingFileHandler):
         try:
             written = stream.write(line)
             if written != len(line):
-                raise OSError(f"only {written} of the line's {len(line)} bytes could be written")
+                raise OSError(f"only {written} of the line's {len(line)} bytes could be written: is the disk full?")
         except OSError:
             with suppress(OSError):
                 stream.truncate(size)
