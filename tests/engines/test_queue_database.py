@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from unittest import mock
 
 import django
 from django.core.management import call_command
+from django.db import transaction
 from django.test import TestCase, TransactionTestCase, override_settings, tag
 
 from mailqueue_backend.errors import QueueUnavailable
-from mailqueue_backend.queues.database import rows, sql
+from mailqueue_backend.queues.database import rows, sql, transactions
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
 from tests import services
 from tests.engines.contract import QueueContract
@@ -81,6 +84,36 @@ class MariaDBWithoutSkipLockedTests(MariaDB, WithoutSkipLocked, TransactionTestC
 
 
 class SQLiteTests(SQLite, DatabaseContract, TransactionTestCase):
+    def test_the_error_for_a_transaction_that_cannot_wait_names_the_cure(self) -> None:
+        cure = '"transaction_mode": "IMMEDIATE"'
+        if not hasattr(self.connection, "transaction_modes"):  # Django < 5.1
+            cure = "transaction.on_commit()"
+        # In the other modes, this reader would make the writer wait.
+        self.addCleanup(set_journal_mode, self.alias, "DELETE")
+        set_journal_mode(self.alias, "WAL")
+        with transaction.atomic():
+            self.assertEqual(self.rows.count(), 0)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self.write_and_close).result()
+            with self.assertRaisesRegex(QueueUnavailable, rf"database is locked \(.*{re.escape(cure)}"):
+                self.queue.write(b"a")
+
+    def write_and_close(self) -> None:
+        with closing(self.connection):
+            self.queue.write(b"b")
+
+    def test_the_error_for_a_lock_names_no_cure_where_there_is_none(self) -> None:
+        for mode, atomic in (("immediate", transaction.atomic()), ("", nullcontext())):
+            options = {**self.connection.settings_dict["OPTIONS"], "transaction_mode": mode}
+            with (
+                self.subTest(mode),
+                mock.patch.dict(self.connection.settings_dict, OPTIONS=options),
+                atomic,
+                self.failing(("database is locked",), None, times=transactions.ATTEMPTS),
+                self.assertRaisesRegex(QueueUnavailable, "locked$"),
+            ):
+                self.queue.write(b"a")
+
     @tag("slow")
     def test_processes_get_each_message_once_in_each_journal_mode(self) -> None:
         self.addCleanup(set_journal_mode, self.alias, "DELETE")

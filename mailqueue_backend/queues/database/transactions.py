@@ -116,6 +116,8 @@ def _unavailable(user: UsesDatabase, error: Error) -> QueueUnavailable:
 def _explain(error: Error, alias: str) -> str:
     """Return the first line of the driver's message; further lines may contain the data of a row."""
     reason = str(error).partition("\n")[0]
+    if "locked" in reason and _began_without_lock(alias):
+        return f"{reason} (a transaction that has read before it writes cannot wait: {_cure(alias)})"
     if QueuedMessage._meta.db_table not in reason:
         return reason
     if not router.allow_migrate_model(alias, QueuedMessage):
@@ -143,6 +145,20 @@ def refuse_transaction(alias: str) -> None:
             f"and all messages would be sent again. In the process that drains, remove AUTOCOMMIT from "
             f"DATABASES[{alias!r}], and do not call transaction.set_autocommit(False) before."
         )
+
+
+def _began_without_lock(alias: str) -> bool:
+    """Return whether the caller's transaction has begun without SQLite's write lock."""
+    connection = connections[alias]
+    mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or "DEFERRED"
+    return connection.vendor == "sqlite" and connection.in_atomic_block and mode.upper() == "DEFERRED"
+
+
+def _cure(alias: str) -> str:
+    if hasattr(connections[alias], "transaction_modes"):
+        return 'set "OPTIONS": {"transaction_mode": "IMMEDIATE"} for this database'
+    # Django < 5.1: there is no such option.
+    return "send the message after it, by transaction.on_commit()"
 
 
 def in_transaction(alias: str, work: Callable[[], R]) -> R:
