@@ -199,6 +199,18 @@ class MariaDBTests(MariaDB, ServerContract, DatabaseContract, TransactionTestCas
         with self.connection.cursor() as cursor:
             cursor.execute("SET time_zone = %s", [time_zone])
 
+    def test_the_migration_that_distinguishes_case_is_reversible(self) -> None:
+        self.addCleanup(self.migrate, "0002")
+        for name, found in (("0001", 1), ("0002", 0)):
+            with self.subTest(name):
+                self.migrate(name)
+                self.queue.write(b"a")
+                self.assertEqual(len(self.make_queue(self.queue.name.upper())), found)
+                self.assertEqual(self.queue.read(), b"a")
+
+    def migrate(self, name: str) -> None:
+        call_command("migrate", "mailqueue_database", name, database=self.alias, verbosity=0)
+
 
 class MigrationTests(TestCase):
     databases = "__all__"

@@ -72,6 +72,7 @@ class QueuedMessageQuerySet(models.QuerySet["QueuedMessage"]):
 class QueuedMessage(models.Model):
     """A payload in a queue."""
 
+    #: On MySQL, migration 0002 gives this column a collation that distinguishes case.
     queue = models.CharField(max_length=200)
     due = models.DateTimeField()
     #: The name of the exchange that has reserved the row. This is no UUIDField, whose column type on MariaDB depends on

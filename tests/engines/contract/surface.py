@@ -65,6 +65,18 @@ class SurfaceContract(OpensQueues):
         self.assertIsNone(other.read())
         self.assertEqual(self.consumer(queue=other).exchange(wanted=1).reservations, [])
 
+    def test_names_that_differ_in_case_are_of_separate_queues(self) -> None:
+        other = self.make_queue(self.queue.name.swapcase())
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        self.settle(consumer, self.reserve(consumer), "bury")
+        self.assertEqual(other.counts(), (0, 0, 0, 0, 0))
+        self.assertEqual(self.consumer(queue=other).exchange(wanted=1).reservations, [])
+        self.assertIsNone(other.read())
+        if self.queue.browsable:
+            self.assertEqual([*other.browse("due", 9), *other.browse("dead", 9)], [])
+        self.assertEqual(self.queue.read(), b"b")
+
     def test_objects_of_the_same_name_share_one_queue(self) -> None:
         twin = self.consumer(queue=self.make_queue(self.queue.name))
         self.queue.write_many(b"a", b"b")

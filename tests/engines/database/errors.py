@@ -102,9 +102,9 @@ class ErrorContract(OnDatabase):
         return self.connection.execute_wrapper(wrapper)
 
     def test_the_error_for_a_missing_table_names_the_command_that_creates_it(self) -> None:
-        with self.connection.schema_editor() as editor:
-            editor.delete_model(QueuedMessage)
-        self.addCleanup(self.create_table)
+        table = QueuedMessage._meta.db_table
+        self.rename_table(table, "gone")
+        self.addCleanup(self.rename_table, "gone", table)
         command = 'manage.py migrate mailqueue_database"'
         if self.alias != "default":
             command = f'manage.py migrate mailqueue_database --database={self.alias}"'
@@ -112,6 +112,6 @@ class ErrorContract(OnDatabase):
             self.queue.write(b"a")
         self.assertIsInstance(caught.exception.__cause__, DatabaseError)
 
-    def create_table(self) -> None:
+    def rename_table(self, old: str, new: str) -> None:
         with self.connection.schema_editor() as editor:
-            editor.create_model(QueuedMessage)
+            editor.alter_db_table(QueuedMessage, old, new)
