@@ -4,7 +4,7 @@
 
     MailQueueError
     ├── QueueUnavailable      the queue's engine cannot be reached, or reports an error
-    ├── UnstorableMessage     a message that cannot be pickled or rendered; also a pickle.PicklingError
+    ├── UnstorableMessage     a message that cannot be pickled or rendered, or is too large; also a pickle.PicklingError
     ├── Unreadable            a payload that cannot be opened; it goes to the dead queue
     │   └── UnknownClass      a class that it needs cannot be imported in this process; another one may have it
     ├── DiscardLogError       the discard log cannot be written; the message stays queued
@@ -26,7 +26,10 @@ class QueueUnavailable(MailQueueError):
 
 
 class UnstorableMessage(MailQueueError, PicklingError):
-    """A message cannot be pickled, or never rendered; no message of the same send_messages() call was queued."""
+    """A message cannot be pickled, never rendered, or is too large for the queue.
+
+    No message of the same send_messages() call was queued.
+    """
 
 
 class Unreadable(MailQueueError):

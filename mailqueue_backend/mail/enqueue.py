@@ -1,4 +1,4 @@
-"""Prepare messages for the queue: copy, validate, stamp and serialise them."""
+"""Prepare messages for the queue: copy, validate, stamp, serialise and write them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..envelope.headers import copy_headers
 from ..envelope.identity import own_headers
 from ..envelope.pickling import name_unpicklable
 from ..errors import ConfigurationError, UnstorableMessage, interrupts
+from ..queues.base import MessageQueue
 from ..settings import conf
 from ..signals import message_queued
 from .mailers import DEFAULT_ALIAS
@@ -97,6 +98,14 @@ def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
             "message_id": str(own_headers(message).get("message-id", "")),
         }
         send_signal(message_queued, type(backend), arguments)
+
+
+def write(queue: MessageQueue, payloads: Sequence[bytes]) -> None:
+    """Write payloads, all or none. Raises UnstorableMessage for one that is too large for the queue."""
+    for number, payload in enumerate(payloads, start=1):
+        if problem := queue.explain_size(payload):
+            raise UnstorableMessage(f"Message {number} of {len(payloads)} cannot be queued: {problem}")
+    queue.write_many(*payloads)
 
 
 def has_recipients(message: Any) -> bool:

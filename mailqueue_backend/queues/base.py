@@ -188,6 +188,11 @@ class MessageQueue:
         """Whether several threads may deliver messages now. Only one of them uses the consumer."""
         return True
 
+    @property
+    def largest_payload(self) -> int | None:
+        """Maximum size of a payload in bytes, as stored_size() returns it; None: no limit is known."""
+        return None
+
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.name}>"
 
@@ -219,6 +224,17 @@ class MessageQueue:
     def __len__(self) -> int:
         """Return the number of waiting messages: due (including ended leases) and deferred, but not reserved."""
         return self.counts().waiting
+
+    def stored_size(self, payload: bytes) -> int:
+        """Return how many bytes of largest_payload a payload takes; more than its length if the engine encodes it."""
+        return len(payload)
+
+    def explain_size(self, payload: bytes) -> str:
+        """Return why a payload is too large for the queue, and what to do; "" if it is not."""
+        limit = self.largest_payload
+        if limit is None or (size := self.stored_size(payload)) <= limit:
+            return ""
+        return f"it takes {size} bytes in the queue, which accepts at most {limit}"
 
     # deliveries
 

@@ -199,6 +199,18 @@ class MariaDBTests(MariaDB, ServerContract, DatabaseContract, TransactionTestCas
         with self.connection.cursor() as cursor:
             cursor.execute("SET time_zone = %s", [time_zone])
 
+    def test_the_largest_payload_that_is_accepted_can_be_stored(self) -> None:
+        limit = self.queue.largest_payload
+        payload = b"\0" * ((limit - self.queue.stored_size(b"")) // 2)
+        self.assertEqual(self.queue.explain_size(payload), "")
+        self.queue.write(payload)
+        self.assertTrue(self.queue.read() == payload)
+        self.assertIn(f"accepts at most {limit} (the server's max_allowed_packet", self.queue.explain_size(payload * 2))
+
+    def test_the_size_of_a_small_message_costs_no_query(self) -> None:
+        with self.assertNumQueries(0, using=self.alias):
+            self.queue.explain_size(b"a" * sql.BATCH_BYTES)
+
     def test_the_migration_that_distinguishes_case_is_reversible(self) -> None:
         self.addCleanup(self.migrate, "0002")
         for name, found in (("0001", 1), ("0002", 0)):

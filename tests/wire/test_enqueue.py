@@ -21,6 +21,7 @@ from mailqueue_backend.errors import QueueUnavailable, UnstorableMessage
 from mailqueue_backend.mail.base import QueueingMixin
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues import open_queue
+from mailqueue_backend.queues.database.queue import Queue
 from tests.cases import BACKEND, MailTestCase, drain, enqueue, message
 from tests.smtp import always
 
@@ -169,6 +170,15 @@ class RefusedMessageTests(TestCase):
         with self.assertRaisesMessage(UnstorableMessage, "Message 2 of 3 cannot be queued") as caught:
             QueuedEmailBackend(fail_silently=True).send_messages([message(), broken, message()])
         self.assertIn("lock", str(caught.exception))
+        self.assertEqual(len(open_queue("MAIL_QUEUE")), 0)
+
+    def test_message_that_is_too_large_is_named_and_nothing_is_stored(self) -> None:
+        large = message("Large", attachments=[("a.bin", b"a" * 500_000, "application/octet-stream")])
+        with (
+            mock.patch.object(Queue, "largest_payload", 500_000),
+            self.assertRaisesMessage(UnstorableMessage, "Message 2 of 3 cannot be queued: it takes "),
+        ):
+            QueuedEmailBackend(fail_silently=True).send_messages([message(), large, message()])
         self.assertEqual(len(open_queue("MAIL_QUEUE")), 0)
 
     def test_attribute_that_cannot_be_pickled_is_named(self) -> None:

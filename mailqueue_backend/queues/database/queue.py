@@ -21,6 +21,9 @@ from .rows import WRITTEN_DUE, Row, compile_select, select
 from .threads import allows_database_calls, closing_new_connection, run_in_thread
 from .transactions import SENDERS_PATIENCE, in_transaction, refuse_transaction, translates_errors
 
+#: How to store a message that is too large for MySQL.
+_PACKET_ADVICE = "the server's max_allowed_packet; raise it, or send a link instead of a large attachment"
+
 
 class Queue(MessageQueue):
     """A queue in the table of QueuedMessage.
@@ -39,6 +42,27 @@ class Queue(MessageQueue):
         connection = connections[self.alias]
         in_memory = getattr(connection, "is_in_memory_db", lambda: False)()
         return not (connection.in_atomic_block or in_memory)
+
+    @property
+    @translates_errors(SENDERS_PATIENCE)
+    def largest_payload(self) -> int | None:
+        """On MySQL, the server's max_allowed_packet."""
+        connection = connections[self.alias]
+        if connection.vendor != "mysql":
+            return None
+        with connection.cursor() as cursor:
+            return sql.max_allowed_packet(cursor)
+
+    @translates_errors(SENDERS_PATIENCE)
+    def stored_size(self, payload: bytes) -> int:
+        """On MySQL, return the size of the statement that stores the payload."""
+        connection = connections[self.alias]
+        return sql.statement_bytes(connection, payload) if connection.vendor == "mysql" else len(payload)
+
+    def explain_size(self, payload: bytes) -> str:
+        """Return why a payload is too large; query the server only if the payload is large enough to matter."""
+        problem = super().explain_size(payload) if len(payload) > sql.BATCH_BYTES else ""
+        return problem and f"{problem} ({_PACKET_ADVICE})"
 
     # queue-front's interface
 

@@ -18,8 +18,11 @@ from django.db.backends.utils import CursorWrapper
 
 from .models import QueuedMessage, in_seconds
 
-#: Maximum bytes per INSERT of several rows: MySQL limits its size (max_allowed_packet, 16 MB by default).
-BATCH_BYTES = 1_000_000
+#: Maximum bytes of the payloads of an INSERT of several rows: MySQL limits a statement to max_allowed_packet. Even if
+#: that is only 1 MB, this much fits, since a driver may double each byte.
+BATCH_BYTES = 400_000
+#: Maximum bytes of an INSERT of one row, in addition to its payload.
+INSERT_BYTES = 2_000
 #: Maximum rows per INSERT: SQLite limits the number of its parameters.
 BATCH_ROWS = 400
 _COLUMNS = "(queue, due, receipt, deliveries, payload)"
@@ -121,6 +124,21 @@ def batches(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         size += len(payload)
     if payloads:
         yield payloads[start:]
+
+
+def max_allowed_packet(cursor: CursorWrapper) -> int:
+    """Return the maximum size of a statement on a MySQL server, in bytes."""
+    cursor.execute("SELECT @@max_allowed_packet")
+    (limit,) = cursor.fetchone()
+    return int(limit)
+
+
+def statement_bytes(connection: Any, payload: bytes) -> int:
+    """Return the size of the INSERT of a payload in bytes, as the MySQL driver encodes it."""
+    connection.ensure_connection()
+    encoder = "literal" if connection.Database.__name__ == "MySQLdb" else "escape"  # mysqlclient, or PyMySQL
+    encode = getattr(connection.connection, encoder, bytes)
+    return INSERT_BYTES + len(encode(connection.Database.Binary(payload)))
 
 
 # parts of statements

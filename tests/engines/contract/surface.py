@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from unittest import mock
 
 from mailqueue_backend.queues.base import Exchange
 
@@ -57,6 +58,13 @@ class SurfaceContract(OpensQueues):
         self.queue.read()
         self.reserve()
         self.assertEqual(len(self.queue), 1)
+
+    def test_a_payload_above_the_limit_is_explained(self) -> None:
+        self.assertEqual(self.queue.explain_size(b"a" * 100_000), "")
+        limit = mock.patch.object(type(self.queue), "largest_payload", 499_999)
+        with limit, mock.patch.object(type(self.queue), "stored_size", lambda queue, payload: len(payload)):
+            self.assertEqual(self.queue.explain_size(b"a" * 499_999), "")
+            self.assertIn("takes 500000 bytes", self.queue.explain_size(b"a" * 500_000))
 
     def test_queues_of_different_names_are_separate(self) -> None:
         other = self.make_queue(f"{self.queue.name}_2")
