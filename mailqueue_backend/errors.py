@@ -4,6 +4,7 @@
 
     MailQueueError
     ├── QueueUnavailable      the queue's engine cannot be reached, or reports an error
+    │   └── PayloadRefused    it does not store the new payload of one message
     ├── UnstorableMessage     a message that cannot be pickled or rendered, or is too large; also a pickle.PicklingError
     ├── Unreadable            a payload that cannot be opened; it goes to the dead queue
     │   └── UnknownClass      a class that it needs cannot be imported in this process; another one may have it
@@ -13,6 +14,7 @@
 
 import sys
 from pickle import PicklingError
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -23,6 +25,17 @@ class MailQueueError(Exception):
 
 class QueueUnavailable(MailQueueError):
     """The queue's engine cannot be reached, or reports an error; ``__cause__`` is the driver's error."""
+
+
+class PayloadRefused(QueueUnavailable):
+    """The engine does not store the payload of a released message; ``receipt`` is that of its reservation.
+
+    A connection that is lost at this step may look the same, so try twice.
+    """
+
+    def __init__(self, text: str, receipt: Any) -> None:
+        super().__init__(text)
+        self.receipt = receipt
 
 
 class UnstorableMessage(MailQueueError, PicklingError):

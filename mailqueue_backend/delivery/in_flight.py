@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, TypeVar
 
-from ..errors import QueueUnavailable
+from ..errors import PayloadRefused, QueueUnavailable
 from ..logs import get_logger
 from ..queues.base import Exchange, MessageQueue, Settlement
 from ..queues.paused import paused_reason
@@ -24,7 +24,7 @@ from .events import announce
 from .limits import Quota
 from .policy import DELIVERED, NOT_TRIED, RETURNED
 from .report import Report
-from .settling import Delivery, settlement_of, warn_of_lost_lease
+from .settling import Delivery, leave_if_refused_again, settlement_of, warn_of_lost_lease
 
 logger = get_logger("delivery")
 
@@ -89,7 +89,6 @@ class InFlight:
         ``pauses`` are those of PAUSES that are left.
         """
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
-        settlements = [each.settlement for each in done if each.settlement is not None]
         self._announce(done)
         if wanted and monotonic() >= self._look_at_pause_at:
             self._look_at_pause()
@@ -104,7 +103,13 @@ class InFlight:
         def exchange() -> Exchange:
             nonlocal tries
             tries += 1
-            return self._consumer.exchange(settlements, wanted)
+            settlements = [each.settlement for each in done if each.settlement is not None]
+            try:
+                return self._consumer.exchange(settlements, wanted)
+            except PayloadRefused as error:
+                # So that the others are settled, and do not wait for this one.
+                leave_if_refused_again(self._deliveries[error.receipt], error)
+                return exchange()
 
         answer = retry_while_unavailable(exchange, partial(self._has_time_to_settle, done), pauses)
         for delivery, settled in zip(done, answer.settled, strict=True):
@@ -237,7 +242,7 @@ class InFlight:
         elif delivery.disposition is NOT_TRIED and not self._can_go_on():
             self.is_over = True
         else:
-            delivery.settlement = settlement_of(delivery, self._report, self._queue.dead_name)
+            delivery.settlement = settlement_of(delivery, self._report, self._queue)
         return delivery.settlement is not None
 
     def _drop_unstarted(self) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..envelope import id_of_unopened
+from ..errors import PayloadRefused, QueueUnavailable
 from ..logs import get_logger
-from ..queues.base import Reservation, Settlement
+from ..queues.base import MessageQueue, Reservation, Settlement
 from .events import Event
 from .policy import Disposition
 from .report import Report
 
 logger = get_logger("delivery")
+
+_LEFT = "Message %s stays reserved until its lease ends: %s"
 
 
 @dataclass(slots=True)
@@ -33,14 +36,18 @@ class Delivery:
     survived: int = 0
     #: To be announced before the queue is told; None: nothing, or announced already.
     event: Event | None = None
+    #: Whether the queue has refused its new payload before.
+    was_refused: bool = False
     #: Meta.id, once the payload has been opened.
     id: str = ""
 
 
-def settlement_of(delivery: Delivery, report: Report, dead_name: str) -> Settlement:
+def settlement_of(delivery: Delivery, report: Report, queue: MessageQueue) -> Settlement:
     """Return the settlement of a message that was not delivered. Count it, and log it if it is left or buried."""
     assert delivery.disposition is not None
     what, payload, delay, reason = delivery.disposition
+    if what == "requeued" and payload and (problem := _explain_size(queue, payload)):
+        what, reason = "left", f"it cannot be stored again: {problem}"
     reservation = delivery.reservation
     if what == "discarded":
         report.discarded += 1
@@ -54,12 +61,30 @@ def settlement_of(delivery: Delivery, report: Report, dead_name: str) -> Settlem
     message_id = id_of_unopened(reservation.payload)
     if what == "left":
         report.requeued += 1
-        logger.warning("Message %s stays reserved until its lease ends: %s", message_id, reason)
+        logger.warning(_LEFT, message_id, reason)
         return Settlement(reservation, "leave")
     report.buried += 1
     size = len(reservation.payload)
-    logger.error("Message %s, a payload of %d bytes, is set aside in %s: %s", message_id, size, dead_name, reason)
+    logger.error("Message %s, a payload of %d bytes, is set aside in %s: %s", message_id, size, queue.dead_name, reason)
     return Settlement(reservation, "bury")
+
+
+def leave_if_refused_again(delivery: Delivery, error: PayloadRefused) -> None:
+    """Leave a released message to its lease when the queue refuses its payload for the second time.
+
+    The first time, the connection may just have been lost.
+    """
+    if delivery.was_refused:
+        logger.warning(_LEFT, delivery.id, f"it cannot be stored again: {error}")
+        delivery.settlement = Settlement(delivery.reservation, "leave")
+    delivery.was_refused = True
+
+
+def _explain_size(queue: MessageQueue, payload: bytes) -> str:
+    try:
+        return queue.explain_size(payload)
+    except QueueUnavailable:
+        return ""  # the exchange will raise the error, or refuse the payload
 
 
 def warn_of_lost_lease(delivery: Delivery, lease: float) -> None:

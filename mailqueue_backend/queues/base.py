@@ -106,6 +106,8 @@ class Consumer:
         A suspect is handed out alone, and only if this consumer holds no other reservation. Until it is settled, pass
         wanted=0.
 
+        Raises PayloadRefused if the engine does not store the payload of a released message.
+
         After an error, call exchange() again: a settlement that has taken place is not repeated, and messages that were
         reserved are returned.
         """

@@ -11,10 +11,12 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from django.test import SimpleTestCase, TransactionTestCase
 
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from tests import services
 
 from .feed import FeedContract
 from .feed.base import MANY, FeedMixin
+from .feed.unstorable import UnstorableContract
 
 
 class DatabaseFeedTests(FeedContract, TransactionTestCase):
@@ -28,6 +30,25 @@ class RedisFeedTests(FeedContract, SimpleTestCase):
 
 class PlainFeedTests(FeedContract, SimpleTestCase):
     engine = "dummy"
+
+
+@services.needs("MariaDB", "mariadb" in settings.DATABASES)
+class LargeMessageTests(UnstorableContract, TransactionTestCase):
+    engine = "mariadb"
+    databases = {"mariadb"} & set(settings.DATABASES)
+
+    def test_message_on_which_the_server_hangs_up_is_left_to_its_lease(self) -> None:
+        self.enqueue(*"abc")
+        larger = b"a" * self.queue.largest_payload
+        self.use(mock.patch.object(QueuedEmailBackend, "_wrap", return_value=larger))
+        self.use(mock.patch.object(type(self.queue), "explain_size", return_value=""))
+        self.check_b_is_left("(2006, ")
+
+    def test_message_that_has_become_too_large_never_reaches_the_server(self) -> None:
+        self.enqueue(*"abc")
+        larger = b"a" * self.queue.largest_payload
+        self.use(mock.patch.object(QueuedEmailBackend, "_wrap", return_value=larger))
+        self.check_b_is_left("it takes ")
 
 
 @services.needs("PostgreSQL", "postgresql" in settings.DATABASES)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Case, Func, IntegerField, QuerySet, TextField, When
 from django.db.models.functions import Cast
 
+from ...errors import PayloadRefused
 from ..base import EXCHANGE_BYTES, MessageQueue, Settlement
 from . import sql
 from .models import QueuedMessage, QueuedMessageQuerySet
@@ -98,6 +99,8 @@ class RowsMissing(Exception):
 def settle(cursor: CursorWrapper, queue: MessageQueue, settlements: Sequence[Settlement], singly: bool) -> list[bool]:
     """Carry out the settlements in the current transaction; return for each whether it took place.
 
+    Raises PayloadRefused if the database does not store a released message.
+
     Raises RowsMissing if a statement finds only some of its rows. With ``singly``, each settlement has its own
     statement, and the error cannot occur.
     """
@@ -122,7 +125,18 @@ def settle(cursor: CursorWrapper, queue: MessageQueue, settlements: Sequence[Set
             if len(pks) > 1:
                 raise RowsMissing
             settled[positions[0]] = False
-    for took_place, (reservation, how, payload, delay) in zip(settled, settlements, strict=True):
-        if took_place and how == "release":
-            sql.insert_delayed(cursor, queue.name, reservation.payload if payload is None else payload, delay)
+    for took_place, settlement in zip(settled, settlements, strict=True):
+        if took_place and settlement.how == "release":
+            _insert_released(cursor, queue, settlement)
     return settled
+
+
+def _insert_released(cursor: CursorWrapper, queue: MessageQueue, settlement: Settlement) -> None:
+    reservation, _, payload, delay = settlement
+    try:
+        sql.insert_delayed(cursor, queue.name, reservation.payload if payload is None else payload, delay)
+    except Error as error:
+        if not sql.may_be_about_the_row(error):
+            raise
+        # Not the whole error text, which may quote the row.
+        raise PayloadRefused(str(error).partition("\n")[0], reservation.receipt) from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from django.db import connections
+from django.db import DataError, Error, connections
 from django.db.backends.utils import CursorWrapper
 
 from .models import QueuedMessage, in_seconds
@@ -25,6 +25,8 @@ BATCH_BYTES = 400_000
 INSERT_BYTES = 2_000
 #: Maximum rows per INSERT: SQLite limits the number of its parameters.
 BATCH_ROWS = 400
+#: MySQL's error numbers for a row that is too large for its log or for max_allowed_packet, and for a lost connection.
+MYSQL_REFUSALS = (1118, 1153, 2006, 2013)
 _COLUMNS = "(queue, due, receipt, deliveries, payload)"
 #: ``queue = %s``, in a form that no index can serve.
 IN_QUEUE = "COALESCE(queue, '') = %s"
@@ -131,6 +133,11 @@ def max_allowed_packet(cursor: CursorWrapper) -> int:
     cursor.execute("SELECT @@max_allowed_packet")
     (limit,) = cursor.fetchone()
     return int(limit)
+
+
+def may_be_about_the_row(error: Error) -> bool:
+    """Return whether an INSERT may have failed because of its row. A MySQL server may just hang up on a large one."""
+    return isinstance(error, DataError) or error.args[:1] in {(number,) for number in MYSQL_REFUSALS}
 
 
 def statement_bytes(connection: Any, payload: bytes) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, DataError, Error, OperationalError, transaction
 
-from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.errors import PayloadRefused, QueueUnavailable
+from mailqueue_backend.queues.base import Settlement
 from mailqueue_backend.queues.database import transactions
 from mailqueue_backend.queues.database.models import QueuedMessage
 from tests.engines.contract.base import acks, payloads_of
@@ -92,14 +93,45 @@ class ErrorContract(OnDatabase):
 
     def failing(self, reason: tuple, cause: Exception | None, times: int, verb: str = "INSERT"):
         """Return a context manager that makes the next statements with this verb fail."""
-        failures = [OperationalError(*reason) for _ in range(times)]
+        error = OperationalError(*reason)
+        error.__cause__ = cause
+        return self.raising(error, times, verb)
+
+    def raising(self, error: Error, times: int, verb: str = "INSERT"):
+        left = [error] * times
 
         def wrapper(execute, sql, params, many, context):
-            if failures and sql.startswith(verb):
-                raise failures.pop() from cause
+            if left and sql.startswith(verb):
+                raise left.pop()
             return execute(sql, params, many, context)
 
         return self.connection.execute_wrapper(wrapper)
+
+    def test_an_exchange_whose_payload_is_refused_changes_nothing(self) -> None:
+        self.queue.write_many(b"a", b"b")
+        consumer = self.consumer()
+        a, b = consumer.exchange(wanted=2).reservations
+        settlements = [Settlement(a, "ack"), Settlement(b, "release", b"new")]
+        for error in (DataError("too long"), OperationalError(1118, "too big"), OperationalError(2006, "gone away")):
+            with self.subTest(error), self.raising(error, times=2):
+                for _ in range(2):
+                    with self.assertRaises(PayloadRefused) as caught:
+                        consumer.exchange(settlements, 1)
+                    self.assertEqual(caught.exception.receipt, b.receipt)
+                self.check_counts(reserved=2)
+        settlements[1] = Settlement(b, "leave")
+        self.assertEqual(consumer.exchange(settlements).settled, [True, True])
+        self.check_counts(reserved=1)
+
+    def test_an_error_that_is_not_about_the_payload_does_not_refuse_it(self) -> None:
+        self.queue.write(b"a")
+        consumer = self.consumer()
+        settlements = [Settlement(self.reserve(consumer), "release", b"new")]
+        with self.raising(OperationalError("disk full"), times=1), self.assertRaises(QueueUnavailable) as caught:
+            consumer.exchange(settlements)
+        self.assertNotIsInstance(caught.exception, PayloadRefused)
+        self.assertEqual(consumer.exchange(settlements).settled, [True])
+        self.assertEqual(self.queue.read(), b"new")
 
     def test_the_error_for_a_missing_table_names_the_command_that_creates_it(self) -> None:
         table = QueuedMessage._meta.db_table

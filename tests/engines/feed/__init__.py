@@ -5,9 +5,16 @@ from .losses import LostConnectionContract, UnavailableContract
 from .order import OrderContract
 from .pausing import PauseContract
 from .suspects import SuspectContract
+from .unstorable import UnstorableContract
 
 
 class FeedContract(
-    OrderContract, UnavailableContract, HoldingContract, SuspectContract, LostConnectionContract, PauseContract
+    OrderContract,
+    UnavailableContract,
+    UnstorableContract,
+    HoldingContract,
+    SuspectContract,
+    LostConnectionContract,
+    PauseContract,
 ):
     """All promises of the feed."""
