@@ -12,6 +12,7 @@ from django.db.backends.utils import CursorWrapper
 from .. import base
 from ..base import EXCHANGE_BYTES, Entry, Exchange, MessageQueue, Reservation, Settlement
 from . import sql
+from .fresh import FreshRows
 from .models import DEFERRED, DUE, QueuedMessage
 from .rows import Receipt, Row, RowsMissing, compile_rows, compile_select, select, settle
 from .transactions import close_interrupted_transaction, in_transaction, translates_errors
@@ -42,10 +43,13 @@ class Consumer(base.Consumer):
         self._suspect_waiting = False
         #: When to search for a suspect again, on time.monotonic().
         self._next_search = 0.0
+        self._fresh = FreshRows(alias, queue.name)
         #: By receipt of an extended lease, the earliest time at which it can end, on time.monotonic().
         self._extended: dict[Receipt, float] = {}
 
     def _exchange(self, name: str, settlements: Sequence[Settlement], wanted: int, is_repeated: bool) -> Exchange:
+        if is_repeated or any(settlement.how == "put_back" for settlement in settlements):
+            self._fresh.restart()
         if is_repeated:
             close_interrupted_transaction(self.alias)
             settled = self._repeat(name, settlements)
@@ -157,9 +161,9 @@ class Consumer(base.Consumer):
             suspects = self._find_suspect(cursor)
         if suspects and holds_nothing:
             return suspects
-        rows = select(cursor, compile_select(self.alias, self.name, "fresh", wanted))
+        rows = self._fresh.select(cursor, wanted)
         if suspects is None and len(rows) < wanted and sum(len(row.payload) for row in rows) < EXCHANGE_BYTES:
-            # These are all due rows except suspects, so a search is short.
+            # Few rows are due except suspects, so a search is short.
             suspects = self._find_suspect(cursor)
             if holds_nothing and not rows:
                 return suspects

@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.db import connections
-from django.db.models import Count, DateTimeField, Q
-from django.db.models.expressions import RawSQL
+from django.db.models import Count, Q
 from django.utils.dateparse import parse_datetime
 
 from ...settings import conf
@@ -17,7 +16,7 @@ from ..base import Counts, Entry, MessageQueue, State
 from . import sql
 from .consumer import SELECTS, Consumer
 from .models import DEFERRED, DUE, RESERVED, STATES, QueuedMessage
-from .rows import WRITTEN_DUE, Row, compile_select, select
+from .rows import WRITTEN_DUE, Row, compile_select, select, written_time
 from .threads import allows_database_calls, closing_new_connection, run_in_thread
 from .transactions import SENDERS_PATIENCE, in_transaction, refuse_transaction, translates_errors
 
@@ -159,8 +158,7 @@ class Queue(MessageQueue):
         )
         if after:
             due, pk = after.key
-            placeholder = "%s::timestamptz" if connections[alias].vendor == "postgresql" else "%s"
-            written = RawSQL(placeholder, [due], output_field=DateTimeField())
+            written = written_time(alias, due)
             rows = rows.filter(Q(due__gt=written) | Q(pk__gt=pk), due__gte=written)
         found = rows.annotate(written_due=WRITTEN_DUE).values_list("pk", "written_due", "payload", "deliveries")
         return [

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from django.db import Error, connections
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Case, Func, IntegerField, QuerySet, TextField, When
+from django.db.models import Case, DateTimeField, Func, IntegerField, QuerySet, TextField, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from ...errors import PayloadRefused
@@ -39,8 +40,10 @@ class Row(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def compile_select(alias: str, queue: str, which: str, limit: int) -> sql.CompiledSQL:
-    """Compile a query for the first rows of a queue; ``which`` is a method of QueuedMessageQuerySet.
+def compile_select(alias: str, queue: str, which: str, limit: int, since: str = "") -> sql.CompiledSQL:
+    """Compile a query for the first rows of a queue, or the first since a time as the database writes it.
+
+    ``which`` is a method of QueuedMessageQuerySet.
 
     The rows are locked if the database supports SKIP LOCKED. Suspects are not: InnoDB locks every row that it examines,
     and the index covers the filter and order of the other queries only.
@@ -50,7 +53,15 @@ def compile_select(alias: str, queue: str, which: str, limit: int) -> sql.Compil
     skips_locked = features.has_select_for_update_skip_locked and features.supports_select_for_update_with_limit
     if skips_locked and which != "suspects":
         rows = rows.select_for_update(skip_locked=True)
+    if since:
+        rows = rows.filter(due__gte=written_time(alias, since))
     return compile_rows(alias, rows[:limit])
+
+
+def written_time(alias: str, due: str) -> RawSQL:
+    """Return an expression for a time as the database writes it."""
+    placeholder = "%s::timestamptz" if connections[alias].vendor == "postgresql" else "%s"
+    return RawSQL(placeholder, [due], output_field=DateTimeField())
 
 
 def compile_rows(alias: str, rows: QuerySet[QueuedMessage]) -> sql.CompiledSQL:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from time import monotonic
 from unittest import mock
 
 from django.db.models.signals import post_delete, pre_delete
@@ -10,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from mailqueue_backend.queues.base import EXCHANGE_BYTES, Settlement
 from mailqueue_backend.queues.database import consumer as consumers
-from mailqueue_backend.queues.database import sql
+from mailqueue_backend.queues.database import fresh, sql
 from mailqueue_backend.queues.database.models import Now, QueuedMessage
 from tests.engines.contract.base import LONG, SHORT, acks, payloads_of
 
@@ -104,6 +106,31 @@ class StatementContract(OnDatabase):
         self.settle(consumer, self.reserve(consumer), "release")
         self.assertEqual([bytes(row.payload) for row in self.rows.all()], [b"b", b"a"])
         self.assertEqual(str(self.rows.first()), f"{self.queue.name} #{self.rows.first().pk}")
+
+    def test_a_row_that_is_due_late_is_found_after_those_that_follow(self) -> None:
+        """A row is due when it is inserted, but visible to others only once its transaction is committed."""
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        self.reserve(consumer)
+        self.rows.create(queue=self.queue.name, due=Now() - timedelta(hours=1), payload=b"late")
+        self.assertEqual([self.reserve(consumer).payload for _ in range(3)], [b"b", b"c", b"late"])
+
+    def test_a_row_that_is_due_late_waits_a_second_at_most(self) -> None:
+        self.queue.write_many(b"a", b"b", b"c")
+        consumer = self.consumer()
+        self.reserve(consumer)
+        self.rows.create(queue=self.queue.name, due=Now() - timedelta(hours=1), payload=b"late")
+        with mock.patch.object(fresh, "monotonic", return_value=monotonic() + fresh.RESTART_INTERVAL):
+            self.assertEqual([self.reserve(consumer).payload for _ in range(3)], [b"late", b"b", b"c"])
+
+    def test_a_row_that_was_put_back_is_the_first_again(self) -> None:
+        for payload in (b"a", b"b", b"c"):
+            self.queue.write(payload)
+            time.sleep(0.002)  # SQLite's clock has milliseconds
+        consumer = self.consumer()
+        a, _ = consumer.exchange(wanted=2).reservations
+        answer = consumer.exchange([Settlement(a, "put_back")], 2)
+        self.assertEqual(payloads_of(answer.reservations), [b"a", b"c"])
 
     def test_put_back_restores_the_row(self) -> None:
         self.queue.write_many(b"a", b"b")
