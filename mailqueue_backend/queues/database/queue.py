@@ -60,8 +60,16 @@ class Queue(MessageQueue):
 
     def explain_size(self, payload: bytes) -> str:
         """Return why a payload is too large; query the server only if the payload is large enough to matter."""
-        problem = super().explain_size(payload) if len(payload) > sql.BATCH_BYTES else ""
+        if len(payload) <= sql.BATCH_BYTES:
+            return ""
+        explain = partial(self._explain_size, payload)
+        problem = explain() if allows_database_calls() else run_in_thread(self.alias, explain)
         return problem and f"{problem} ({_PACKET_ADVICE})"
+
+    @translates_errors(SENDERS_PATIENCE)
+    def _explain_size(self, payload: bytes) -> str:
+        with closing_new_connection(self.alias):
+            return super().explain_size(payload)
 
     # queue-front's interface
 

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import current_thread, main_thread
+from typing import TypeVar
 
 from django.db import connections
+
+R = TypeVar("R")
 
 
 def allows_database_calls() -> bool:
@@ -21,23 +24,24 @@ def allows_database_calls() -> bool:
     return bool(os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"))
 
 
-def run_in_thread(alias: str, work: Callable[[], object]) -> None:
-    """Call ``work`` in a new thread and wait for it; raise its exception. The thread's connection is closed.
+def run_in_thread(alias: str, work: Callable[[], R]) -> R:
+    """Call ``work`` in a new thread and return its result; raise its exception. The thread's connection is closed.
 
     After an interrupt, ``work`` is finished first, so the message may have been stored.
     """
 
-    def run() -> None:
+    def run() -> R:
         try:
-            work()
+            result = work()
             connection = connections[alias]
             if connection.connection is not None and not connection.autocommit:
                 connection.commit()  # nobody else can
+            return result
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(run).result()
+        return executor.submit(run).result()
 
 
 @contextmanager

@@ -12,9 +12,13 @@ from contextlib import closing
 from unittest import mock
 
 from mailqueue_backend.errors import ConfigurationError, QueueUnavailable
+from mailqueue_backend.queues.database import sql
 from mailqueue_backend.queues.database.threads import run_in_thread
 
 from .base import OnDatabase
+
+#: A payload whose size is checked.
+LARGE = b"a" * (sql.BATCH_BYTES + 1)
 
 
 class ThreadContract(OnDatabase):
@@ -57,6 +61,17 @@ class ThreadContract(OnDatabase):
         self.connection.close()
         self.queue.write(b"a")
         self.assertIsNotNone(self.connection.connection)
+
+    def test_a_thread_gives_back_the_connection_that_it_opened_for_a_large_payload(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            self.assertEqual(pool.submit(self.queue.explain_size, LARGE).result(), "")
+            self.assertIsNone(pool.submit(lambda: self.connection.connection).result())
+
+    def test_an_event_loop_can_send_a_large_payload(self) -> None:
+        async def explain() -> str:
+            return self.queue.explain_size(LARGE)
+
+        self.assertEqual(asyncio.run(explain()), "")
 
     def test_an_event_loop_can_send(self) -> None:
         asyncio.run(self.write(b"a", b"b"))
