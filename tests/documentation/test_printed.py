@@ -29,6 +29,7 @@ from mailqueue_backend.delivery.settling import Delivery, warn_of_lost_lease
 from mailqueue_backend.delivery.troubles import Troubles
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.base import Reservation, Settlement
+from mailqueue_backend.queues.database import transactions
 from mailqueue_backend.queues.database.models import QueuedMessage
 from tests import smtp
 from tests.cases import QueueTestCase, message
@@ -189,7 +190,9 @@ class PrintedTests(QueueTestCase):
 
     def bring_about_a_locked_database(self) -> None:
         locked = mock.patch.object(CursorWrapper, "execute", side_effect=OperationalError("database is locked"))
-        with mock.patch.object(in_flight, "PAUSES", (0,)), locked:
+        # A command is in no transaction, as this test is.
+        outside = mock.patch.object(transactions, "_began_without_lock", return_value=False)
+        with mock.patch.object(in_flight, "PAUSES", (0,)), locked, outside:
             self.run_command()
 
     def bring_about_a_clock_that_was_ahead(self) -> None:
