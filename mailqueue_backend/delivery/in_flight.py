@@ -90,15 +90,41 @@ class InFlight:
         """
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
         self._announce(done)
+        wanted = self._allowed(wanted)
+        if not done and not wanted:
+            return
+        pauses = iter(PAUSES) if pauses is None else pauses
+        began = monotonic()
+        answer, tries = self._ask(done, wanted, pauses)
+        for delivery, settled in zip(done, answer.settled, strict=True):
+            del self._deliveries[delivery.reservation.receipt]
+            if not settled:
+                warn_of_lost_lease(delivery, self._lease)
+        dropped = self._drop_unstarted() if answer.lost else 0
+        self._receive(answer, began)
+        if answer.reservations:
+            if not self.ready and any(each.settlement for each in self._deliveries.values()):
+                self.exchange(wanted)  # an earlier drain of this process has finished all of them
+        elif answer.lost and not self._quota.is_over():
+            self.exchange(wanted + dropped)
+        elif wanted and tries > 1:
+            # A repeated exchange reserves nothing new, so an empty answer does not mean that the queue is empty.
+            self.exchange(wanted, pauses)
+        elif wanted and not answer.suspect_waiting:
+            self._ask_again_at = monotonic() + ASK_AGAIN
+            self.is_over = self.is_over or not self._deliveries
+
+    def _allowed(self, wanted: int) -> int:
+        """Return how many messages may be reserved now."""
         if wanted and monotonic() >= self._look_at_pause_at:
             self._look_at_pause()
         if self.is_over or monotonic() < self._ask_again_at or self.must_run_dry():
-            wanted = 0
-        wanted = max(min(wanted, self._quota.left), 0)
-        if not done and not wanted:
-            return
-        began, tries = monotonic(), 0
-        pauses = iter(PAUSES) if pauses is None else pauses
+            return 0
+        return max(min(wanted, self._quota.left), 0)
+
+    def _ask(self, done: Sequence[Delivery], wanted: int, pauses: Iterator[float]) -> tuple[Exchange, int]:
+        """Exchange with the queue, and return its answer and the number of tries."""
+        tries = 0
 
         def exchange() -> Exchange:
             nonlocal tries
@@ -111,25 +137,7 @@ class InFlight:
                 leave_if_refused_again(self._deliveries[error.receipt], error)
                 return exchange()
 
-        answer = retry_while_unavailable(exchange, partial(self._has_time_to_settle, done), pauses)
-        for delivery, settled in zip(done, answer.settled, strict=True):
-            del self._deliveries[delivery.reservation.receipt]
-            if not settled:
-                warn_of_lost_lease(delivery, self._lease)
-        dropped = self._drop_unstarted() if answer.lost else 0
-        self._receive(answer, began)
-        if answer.reservations:
-            if not self.ready and any(each.settlement for each in self._deliveries.values()):
-                self.exchange(wanted)  # an earlier drain of this process has finished all of them
-            return
-        if answer.lost and not self._quota.is_over():
-            self.exchange(wanted + dropped)
-        elif wanted and tries > 1:
-            # A repeated exchange reserves nothing new, so an empty answer does not mean that the queue is empty.
-            self.exchange(wanted, pauses)
-        elif wanted and not answer.suspect_waiting:
-            self._ask_again_at = monotonic() + ASK_AGAIN
-            self.is_over = self.is_over or not self._deliveries
+        return retry_while_unavailable(exchange, partial(self._has_time_to_settle, done), pauses), tries
 
     def _look_at_pause(self) -> None:
         """Stop reserving if the queue is paused, and record the reason."""
