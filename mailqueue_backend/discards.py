@@ -63,13 +63,13 @@ class DiscardLogHandler(RotatingFileHandler):
             self._follow_settings()
             with _locked(self.baseFilename):
                 self._leave_rotated_file()
-                if self.shouldRollover(record):
+                # Python 3.13: shouldRollover() fails if the log is a pipe.
+                if os.path.isfile(self.baseFilename) and self.shouldRollover(record):
                     self.doRollover()
                 self._append(f"{self.format(record)}{self.terminator}".encode("utf-8", "backslashreplace"))
         except Exception:
             self.handleError(record)
             raise
-        record.is_in_discard_log = True
         _lines.count = lines_written() + 1
 
     def _append(self, line: bytes) -> None:
@@ -171,8 +171,12 @@ def log_discard(discard: Discard) -> None:
     """
     record = _record(discard)
     try:
-        if not attach_handler().handle(record):
+        # A filter of the site may mask values in the record, but not suppress the line.
+        filtered: Any = LOGGER.filter(record)
+        # Python < 3.12: a filter cannot replace the record.
+        if not attach_handler().handle(filtered if isinstance(filtered, logging.LogRecord) else record):
             raise ValueError("a filter of its handler has rejected the line")
+        record.is_in_discard_log = True
     except interrupts():
         raise
     except Exception as cause:  # a site may have replaced the formatter, or added filters

@@ -22,14 +22,17 @@ T = TypeVar("T")
 class Setting(Generic[T]):
     """One attribute of django.conf.settings, with its types, range and default, read at each access.
 
-    A number must be finite, and at least 0; with ``positive``, greater than 0.
+    A number must be at least 0; with ``positive``, greater than 0; with ``finite``, not infinite.
     """
 
-    def __init__(self, default: T, *kinds: type, choices: tuple[T, ...] = (), positive: bool = False) -> None:
+    def __init__(
+        self, default: T, *kinds: type, choices: tuple[T, ...] = (), positive: bool = False, finite: bool = True
+    ) -> None:
         self.default = default
         self.kinds = kinds or (type(default),)
         self.choices = choices
         self.positive = positive
+        self.finite = finite
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -67,10 +70,11 @@ class Setting(Generic[T]):
         """Raise ConfigurationError if the value is a number outside the range."""
         if not self._is_number or not isinstance(value, (int, float)) or isinstance(value, bool):
             return
-        if not (math.isfinite(value) and value >= 0 and (value or not self.positive)):
+        if not (value >= 0 and (value or not self.positive) and (value < math.inf or not self.finite)):
             bound = "greater than 0" if self.positive else "0 or greater"
+            kind = "finite number" if self.finite else "number"
             raise ConfigurationError(
-                f"{self.name} in your settings must be a finite number, {bound}, not {value}.", self._hint(value)
+                f"{self.name} in your settings must be a {kind}, {bound}, not {value}.", self._hint(value)
             )
 
     @property
@@ -116,7 +120,7 @@ class Settings:
     #: Name of the queue.
     MAIL_QUEUE_NAME = Setting("MAIL_QUEUE")
     #: Age in seconds after which a message that has just failed is discarded.
-    MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float)
+    MAIL_QUEUE_EXPIRE = Setting[float](86400, int, float, finite=False)
     #: Seconds for which a drain reserves a message; twice the time that its delivery may take.
     MAIL_QUEUE_LEASE = Setting[float](600, int, float, positive=True)
     #: Minimum number of seconds until a failed message is tried again; grows with its age. 0: each drain tries it.

@@ -17,7 +17,7 @@ from .policy import LONGEST_DELAY
 from .words import duration
 
 #: Messages that are looked at, at most, in each state; and at a time, since they may be big.
-LOOKED_AT, PAGE = 100, 10
+LOOKED_AT, PAGE = 50, 10
 #: Seconds by which the clock of the queue's server may differ from ours.
 TOLERANCE = 60
 
@@ -31,9 +31,8 @@ def describe_future(queue: MessageQueue, counts: Counts) -> str:
         return ""
     longest_delay = max(conf.MAIL_QUEUE_RETRY_DELAY, LONGEST_DELAY)
     for entry in _first(queue, "deferred", counts.deferred):
-        meta = meta_of_unopened(entry.payload)
-        was_never_tried = meta is not None and not meta.attempts
-        if _seconds_until(entry) > (0 if was_never_tried else longest_delay) + TOLERANCE:
+        seconds = _seconds_until(entry)
+        if seconds > longest_delay + TOLERANCE or (seconds > TOLERANCE and _was_never_tried(entry)):
             return _describe(queue, entry)
     for entry in _first(queue, "reserved", counts.reserved):
         if _seconds_until(entry) > max(conf.MAIL_QUEUE_LEASE, longest_delay) + TOLERANCE:
@@ -49,6 +48,11 @@ def _first(queue: MessageQueue, state: State, count: int) -> Iterator[Entry]:
         if len(page) < PAGE:
             return
         after = page[-1]
+
+
+def _was_never_tried(entry: Entry) -> bool:
+    meta = meta_of_unopened(entry.payload)
+    return meta is not None and not meta.attempts
 
 
 def _seconds_until(entry: Entry) -> float:

@@ -6,20 +6,14 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from threading import get_ident
 from typing import Any
 
 from django.dispatch import Signal
 
-from ..envelope import Meta
 from ..errors import interrupts
 from ..logs import get_logger
 from ..signals import message_buried, message_discarded, message_requeued, message_sent
-from .policy import Attempt
-from .report import Outcome
-from .verdict import Reply
-from .words import decode_reply
 
 logger = get_logger("delivery")
 
@@ -85,47 +79,13 @@ def announce(event: Event) -> None:
     send_signal(event.signal, event.sender, arguments)
 
 
-def result_of(outcome: Outcome, attempt: Attempt, message: Any, everyone: list[str], meta: Meta) -> dict[str, Any]:
-    """Return the fields of an event that say for whom a message was accepted; ``everyone``: all whom it was for."""
-    remaining = [] if not outcome.requeue else everyone if meta.remaining is None else list(meta.remaining)
-    recipients = list(attempt.accepted) or (everyone if outcome.sent else [])
-    reasons = attempt.reasons(message)
-    reason_of = {name: reason for reason, names in reasons.items() for name in names}
-    error = "; ".join(reasons)
-    given_up = [name for name in everyone if name not in recipients and name not in remaining]
-    if outcome.requeue:
-        status, signal = "partly" if recipients else "requeued", message_requeued
-    elif outcome.sent:
-        status, signal = "partly" if given_up else "sent", message_sent
-    else:
-        status, signal = "discarded", message_discarded
-    return {
-        "status": status,
-        "signal": signal,
-        "recipients": recipients,
-        "refused": {name: reason_of.get(name, error) for name in given_up},
-        "remaining": remaining,
-        "error": error,
-    }
-
-
-def reply_to(attempt: Attempt, accepted: tuple[int, bytes] | None) -> str:
-    """Return the server's last reply: the one that accepted the message, or else one that refused it; "": none."""
-    if accepted is not None:
-        return str(Reply("dot", *decode_reply(accepted)))
-    refusals = [refusal.reply for refusal in attempt.refused]
-    reply = next((reply for reply in (attempt.reply, attempt.doubt, *refusals) if reply is not None), None)
-    return "" if reply is None else str(reply)
-
-
 def send_signal(signal: Signal, sender: type, arguments: dict[str, Any]) -> None:
     """Send a signal, and log the exceptions of its receivers; raise only one that must end a drain.
 
     Django would log them, too, and mail them to ADMINS: such a mail would cause the next one when it is delivered.
     """
-    dispatch = logging.getLogger("django.dispatch")
-    leave_out = partial(_is_of_another_thread, get_ident())
-    dispatch.addFilter(leave_out)
+    dispatch, held = logging.getLogger("django.dispatch"), _Held()
+    dispatch.addFilter(held)
     results: list[tuple[Any, Any]]
     try:
         results = signal.send_robust(sender, **arguments)
@@ -134,17 +94,33 @@ def send_signal(signal: Signal, sender: type, arguments: dict[str, Any]) -> None
     except Exception as error:  # noqa: BLE001 - Django fails to log the exception of a receiver without a name
         results = [("?", error)]
     finally:
-        dispatch.removeFilter(leave_out)
+        dispatch.removeFilter(held)
+    errors = {id(result): receiver for receiver, result in results if isinstance(result, Exception)}
     for receiver, result in results:
         if isinstance(result, interrupts()):
             raise result
         if isinstance(result, Exception):
-            text = "Message %s: the receiver %r of a signal failed; nothing else is affected."
-            logger.error(text, arguments["id"], receiver, exc_info=result)
+            name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
+            about = f"Message {arguments['id']}: the" if "id" in arguments else "The"
+            logger.error("%s receiver %s of a signal failed; nothing else is affected.", about, name, exc_info=result)
+    for record in held.records:
+        if id(record.exc_info and record.exc_info[1]) not in errors:  # of a signal that a receiver has sent
+            logger.error("%s", record.getMessage(), exc_info=record.exc_info)
 
 
-def _is_of_another_thread(thread: int, record: logging.LogRecord) -> bool:
-    return record.thread != thread
+class _Held(logging.Filter):
+    """Holds back the records of this thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._thread = get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread == self._thread:
+            self.records.append(record)
+            return False
+        return True
 
 
 def _quoted(value: object) -> str:

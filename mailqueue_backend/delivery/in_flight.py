@@ -37,7 +37,7 @@ SHORTEST_LEASE = 1.0
 #: Seconds that a suspect may wait in the queue while the drain is busy. After that, the drain settles all its messages
 #: before it reserves more, since the queue hands out a suspect only to a consumer without reservations.
 SUSPECTS_WAIT = 60
-#: Seconds between two looks whether the queue is paused.
+#: Seconds between two checks whether the queue is paused.
 PAUSE_INTERVAL = 5
 #: Seconds before the drain asks an empty queue again.
 ASK_AGAIN = 1
@@ -69,8 +69,8 @@ class InFlight:
         self._deliveries: dict[Any, Delivery] = {}
         #: When an empty queue may be asked again, on monotonic().
         self._ask_again_at = 0.0
-        #: When to look next whether the queue is paused, on monotonic().
-        self._look_at_pause_at = 0.0
+        #: When to check next whether the queue is paused, on monotonic().
+        self._check_pause_at = 0.0
         #: When a suspect began to wait, on monotonic(); 0: no suspect waits.
         self._suspect_since = 0.0
         self._consumer = queue.consumer(lease)
@@ -83,44 +83,52 @@ class InFlight:
         """Return the number of messages that have no disposition yet."""
         return sum(1 for delivery in self._deliveries.values() if delivery.disposition is None)
 
-    def exchange(self, wanted: int, pauses: Iterator[float] | None = None) -> None:
-        """Settle all finished messages, and reserve up to ``wanted`` more, in one round trip.
+    def exchange(self, wanted: int) -> None:
+        """Settle all finished messages, and reserve up to ``wanted`` more; in one round trip, as a rule."""
+        pauses = iter(PAUSES)
+        more: int | None = wanted
+        while more is not None:
+            more = self._exchange_once(more, pauses)
 
-        ``pauses`` are those of PAUSES that are left.
-        """
+    def _exchange_once(self, wanted: int, pauses: Iterator[float]) -> int | None:
+        """Settle and reserve; return how many to reserve in another exchange, or None if none is needed."""
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
         self._announce(done)
         wanted = self._allowed(wanted)
         if not done and not wanted:
-            return
-        pauses = iter(PAUSES) if pauses is None else pauses
+            return None
         began = monotonic()
         answer, tries = self._ask(done, wanted, pauses)
         for delivery, settled in zip(done, answer.settled, strict=True):
-            del self._deliveries[delivery.reservation.receipt]
-            if not settled:
-                warn_of_lost_lease(delivery, self._lease)
+            self._remove(delivery, settled)
         dropped = self._drop_unstarted() if answer.lost else 0
         self._receive(answer, began)
         if answer.reservations:
-            if not self.ready and any(each.settlement for each in self._deliveries.values()):
-                self.exchange(wanted)  # an earlier drain of this process has finished all of them
-        elif answer.lost and not self._quota.is_over():
-            self.exchange(wanted + dropped)
-        elif wanted and tries > 1:
-            # A repeated exchange reserves nothing new, so an empty answer does not mean that the queue is empty.
-            self.exchange(wanted, pauses)
-        elif wanted and not answer.suspect_waiting:
+            has_only_settled = not self.ready and any(each.settlement for each in self._deliveries.values())
+            return wanted if has_only_settled else None  # an earlier drain of this process has finished all of them
+        if answer.lost and not self._quota.is_over():
+            return wanted + dropped
+        if wanted and tries > 1:
+            return wanted  # a repeated exchange reserves nothing new: the queue need not be empty
+        if wanted and not answer.suspect_waiting:
             self._ask_again_at = monotonic() + ASK_AGAIN
             self.is_over = self.is_over or not self._deliveries
+        return None
 
     def _allowed(self, wanted: int) -> int:
         """Return how many messages may be reserved now."""
-        if wanted and monotonic() >= self._look_at_pause_at:
-            self._look_at_pause()
+        if wanted and monotonic() >= self._check_pause_at:
+            self._check_pause()
         if self.is_over or monotonic() < self._ask_again_at or self.must_run_dry():
             return 0
         return max(min(wanted, self._quota.left), 0)
+
+    def _check_pause(self) -> None:
+        """Stop reserving if the queue is paused, and record the reason."""
+        with suppress(QueueUnavailable):  # the next exchange reports it, if it lasts
+            self._report.paused = paused_reason(self._queue)
+            self._check_pause_at = monotonic() + PAUSE_INTERVAL
+            self.is_over = self.is_over or self._report.paused is not None
 
     def _ask(self, done: Sequence[Delivery], wanted: int, pauses: Iterator[float]) -> tuple[Exchange, int]:
         """Exchange with the queue, and return its answer and the number of tries."""
@@ -139,18 +147,21 @@ class InFlight:
 
         return retry_while_unavailable(exchange, partial(self._has_time_to_settle, done), pauses), tries
 
-    def _look_at_pause(self) -> None:
-        """Stop reserving if the queue is paused, and record the reason."""
-        self._look_at_pause_at = monotonic() + PAUSE_INTERVAL
-        self._report.paused = retry_while_unavailable(lambda: paused_reason(self._queue))
-        self.is_over = self.is_over or self._report.paused is not None
+    def _remove(self, delivery: Delivery, settled: bool) -> None:
+        """Forget a message that is settled, or whose lease was lost."""
+        del self._deliveries[delivery.reservation.receipt]
+        if not settled:
+            warn_of_lost_lease(delivery, self._lease)
+        elif delivery.settlement is not None and delivery.settlement.how != "leave":
+            untold.forget(self._queue, delivery)
 
     def _announce(self, done: Sequence[Delivery]) -> None:
-        """Announce what became of messages, before the queue is told: a kill in between repeats an event."""
+        """Announce what became of messages, before the queue is told: a kill or an interrupt repeats an event."""
         for delivery in done:
-            event, delivery.event = delivery.event, None
-            if event is not None:
-                announce(event)
+            if delivery.event is not None:
+                announce(delivery.event)
+                delivery.event = None
+                self._renew([each for each in self._deliveries.values() if self.is_stale(each)])
 
     def must_run_dry(self) -> bool:
         """Return whether to settle all before reserving more: a suspect is in flight or has waited too long."""
@@ -171,11 +182,14 @@ class InFlight:
             # This process was suspended for a long time.
             self._drop_unstarted()
         waiting = [each for each in self._deliveries.values() if each.is_at_dot or not each.is_started]
-        stale = [each for each in waiting if self.is_stale(each)]
-        if stale:
-            for delivery in stale:
+        self._renew([each for each in waiting if self.is_stale(each)])
+
+    def _renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Renew the leases of messages."""
+        if deliveries:
+            for delivery in deliveries:
                 delivery.reserved_at = monotonic()
-            retry_while_unavailable(lambda: self._consumer.extend([each.reservation for each in stale]))
+            retry_while_unavailable(lambda: self._consumer.extend([each.reservation for each in deliveries]))
 
     def extend_for_dot(self, delivery: Delivery) -> float:
         """Renew the lease of a message, if it is stale, before the final dot is sent.

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from ..queues.base import MessageQueue, Settlement
+from ..queues.base import How, MessageQueue, Settlement
 from .policy import Disposition
 from .settling import Delivery
 
 #: Messages that are remembered, at most.
-MOST = 1000
+MOST = 100
 
 
 class Untold(NamedTuple):
@@ -26,8 +26,8 @@ class Untold(NamedTuple):
     survived: int
     #: None: it was not delivered.
     disposition: Disposition | None
-    #: None: it was to be put back.
-    settlement: Settlement | None
+    #: The ``how``, payload and delay of its settlement; None: it is to be delivered again.
+    settlement: tuple[How, bytes | None, float] | None
 
 
 #: By queue and payload, oldest first.
@@ -37,7 +37,10 @@ _untold: OrderedDict[tuple[str, bytes], Untold] = OrderedDict()
 def remember(queue: MessageQueue, deliveries: Iterable[Delivery]) -> None:
     """Remember messages that cannot be settled."""
     for delivery in deliveries:
-        known = Untold(delivery.survived + 1, delivery.disposition, delivery.settlement)
+        settlement = None
+        if delivery.settlement is not None and delivery.settlement.how in ("ack", "release"):
+            settlement = delivery.settlement[1:]
+        known = Untold(delivery.survived + 1, delivery.disposition, settlement)
         _untold[_key(queue, delivery.reservation.payload)] = known
         if len(_untold) > MOST:
             _untold.popitem(last=False)
@@ -47,13 +50,19 @@ def recall(queue: MessageQueue, delivery: Delivery) -> None:
     """Complete a delivery that has just been reserved with what is remembered of its message."""
     if not _untold:
         return
-    known = _untold.pop(_key(queue, delivery.reservation.payload), None)
+    known = _untold.get(_key(queue, delivery.reservation.payload))
     if known is None:
         return
     delivery.survived = known.survived
-    if known.settlement is not None and known.settlement.how != "leave":
+    if known.settlement is not None:
         delivery.is_started, delivery.disposition = True, known.disposition
-        delivery.settlement = known.settlement._replace(reservation=delivery.reservation)
+        delivery.settlement = Settlement(delivery.reservation, *known.settlement)
+
+
+def forget(queue: MessageQueue, delivery: Delivery) -> None:
+    """Forget a message that has been settled."""
+    if _untold:
+        _untold.pop(_key(queue, delivery.reservation.payload), None)
 
 
 def _key(queue: MessageQueue, payload: bytes) -> tuple[str, bytes]:

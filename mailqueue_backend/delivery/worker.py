@@ -6,7 +6,6 @@ An error in one message never stops the worker: it is logged, and the message is
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -14,16 +13,14 @@ from time import monotonic
 from typing import Any
 
 from ..discards import lines_written
-from ..envelope import Envelope, id_of_unopened, loads
-from ..envelope.identity import own_headers
+from ..envelope import Envelope, loads
 from ..envelope.signature import keys
 from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
 from ..settings import conf
-from ..signals import message_buried
-from .addressing import recipients_of
 from .deadlines import DOT_SECONDS
-from .events import Event, are_wanted, reply_to, result_of
+from .describing import describe, describe_buried
+from .events import are_wanted
 from .link import State
 from .mailer import Mailer
 from .policy import (
@@ -71,7 +68,7 @@ class Worker:
         self._expired = expired
         self._leases = leases
         self._keys = keys()
-        self._announces = are_wanted()
+        self._wants_events = are_wanted()
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
@@ -118,8 +115,8 @@ class Worker:
 
     def _deliver(self, delivery: Delivery) -> Disposition:
         disposition = self._try(delivery)
-        if self._announces and disposition.what == "buried":
-            delivery.event = self._describe_buried(delivery, disposition)
+        if self._wants_events and disposition.what == "buried":
+            delivery.event = describe_buried(self._main, delivery, disposition)
         return disposition
 
     def _try(self, delivery: Delivery) -> Disposition:
@@ -144,8 +141,8 @@ class Worker:
             outcome = self._call_hook(session, envelope, fields, reservation.payload)
         seconds = monotonic() - began
         disposition = self._dispose(session, envelope, fields, outcome, reservation.payload)
-        if self._announces and disposition not in (NOT_TRIED, RETURNED):
-            delivery.event = self._describe(session, message, envelope, outcome, seconds)
+        if self._wants_events and disposition not in (NOT_TRIED, RETURNED):
+            delivery.event = describe(session, self._main, message, envelope, outcome, seconds)
         return disposition
 
     def _dispose(
@@ -165,41 +162,6 @@ class Worker:
         if session is not None and session.not_tried:
             return RETURNED if session.link.state is State.REFUSED else NOT_TRIED
         return requeue(session, self._main, envelope, fields, payload)
-
-    def _describe(
-        self, session: Session | None, message: Any, envelope: Envelope, outcome: Outcome, seconds: float
-    ) -> Event:
-        meta, mailer = envelope.meta, self._main if session is None else session.mailer
-        attempt = Attempt(error=meta.last_error or None)
-        everyone: list[str] = []
-        if session is not None and session.attempt is not None:
-            attempt = session.attempt
-            everyone = [*attempt.recipients] or session.recipients()
-        return Event(
-            sender=type(mailer.backend),
-            queue=self._main.backend.queue_name,
-            id=meta.id,
-            mailer=meta.using or mailer.alias,
-            message=message,
-            message_id=str(own_headers(message).get("message-id", "")),
-            attempts=meta.attempts + attempt.is_delivered,
-            reply=reply_to(attempt, None if session is None else session.transcript.reply),
-            age=time.time() - meta.epoch(envelope.created),
-            seconds=seconds,
-            relay=mailer.relay,
-            **result_of(outcome, attempt, message, everyone or recipients_of(message), meta),
-        )
-
-    def _describe_buried(self, delivery: Delivery, disposition: Disposition) -> Event:
-        backend, payload = self._main.backend, delivery.reservation.payload
-        return Event(
-            status="buried",
-            signal=message_buried,
-            sender=type(backend),
-            queue=backend.queue_name,
-            id=delivery.id or id_of_unopened(payload),
-            error=disposition.reason,
-        )
 
     def _find_session(self, alias: str | None) -> Session | None:
         """Return the session for an alias, opened at first use; None if there is no such mailer."""
@@ -221,7 +183,10 @@ class Worker:
         lines = lines_written()
         try:
             outcome = Outcome(*session.backend._send_queued_messages(envelope.email, self._expired, fields))
-            is_given_up = not outcome.sent and not outcome.requeue
+            was_sent = session.outcome is not None and session.outcome.sent
+            if outcome.sent:
+                session.outcome = outcome  # for after_interrupt()
+            is_given_up = not outcome.sent and not outcome.requeue and not was_sent
             if is_given_up and session.mailer.has_own_hook and lines_written() == lines:
                 return log_given_up_by_hook(envelope.email, envelope.meta, fields, type(session.backend).__qualname__)
             return outcome

@@ -19,7 +19,8 @@ _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,63}")
 
 def own_headers(message: Any) -> dict[str, Any]:
     """Return the headers set explicitly on a message, by their names in lower case."""
-    return {str(name).lower(): value for name, value in getattr(message, "extra_headers", {}).items()}
+    headers = getattr(message, "extra_headers", None) or {}
+    return {str(name).lower(): value for name, value in headers.items()}
 
 
 def add_missing(message: EmailMessage, message_id: Callable[[], str], date: Callable[[], str]) -> None:

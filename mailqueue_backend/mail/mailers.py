@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core import mail
 from django.core.mail.backends import console, dummy, locmem
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.utils.module_loading import import_string
 
 from ..delivery.limits import DrainOptions
@@ -155,7 +156,8 @@ def _backend_from_settings() -> list[Any]:
     if is_queueing(chosen):
         # Django < 6.1: mail.mailers does not exist.
         return [mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()]
-    return [] if issubclass(chosen, DELIVER_TO_NOBODY) else [import_string(OUR_BACKEND)()]
+    delivers_to_nobody = issubclass(chosen, DELIVER_TO_NOBODY) and not issubclass(chosen, SMTPBackend)
+    return [] if delivers_to_nobody else [import_string(OUR_BACKEND)()]
 
 
 def why_nothing_is_drained() -> str:

@@ -79,13 +79,16 @@ class RangeTests(SimpleTestCase):
             with self.subTest(name):
                 ((id, message, _),) = problems(check_ranges, **{name: -1})
                 self.assertEqual(id, "E005")
-                self.assertRegex(message, f"^{name} in your settings must be a finite number, .*0.*, not -1.$")
+                self.assertRegex(message, f"^{name} in your settings must be a (finite )?number, .*0.*, not -1.$")
 
     def test_numbers_that_are_not_finite_are_reported(self) -> None:
         for value in (float("nan"), float("inf"), float("-inf")):
             with self.subTest(value):
-                ((id, message, _),) = problems(check_ranges, MAIL_QUEUE_EXPIRE=value)
+                ((id, message, _),) = problems(check_ranges, MAIL_QUEUE_LEASE=value)
                 self.assertEqual((id, message.endswith(f"not {value}.")), ("E005", True))
+
+    def test_mail_may_never_expire(self) -> None:
+        self.assertEqual(problems(check_ranges, MAIL_QUEUE_EXPIRE=float("inf")), [])
 
     def test_a_lease_of_0_and_no_workers_are_reported(self) -> None:
         for name, default in (("MAIL_QUEUE_LEASE", 600), ("MAIL_QUEUE_WORKERS", 8)):

@@ -83,6 +83,17 @@ class SiteLoggingTests(SimpleTestCase):
         with self.assertRaisesMessage(DiscardLogError, "a filter of its handler has rejected the line"):
             log_discard(DISCARD)
 
+    def test_filter_that_masks_values_masks_the_line(self) -> None:
+        def mask(record: logging.LogRecord) -> bool:
+            assert isinstance(record.args, tuple)
+            record.args = (*record.args[:2], "***", *record.args[3:])
+            return False
+
+        LOGGER.addFilter(mask)
+        self.addCleanup(LOGGER.removeFilter, mask)
+        self.assert_logged()
+        self.assertIn("Subject: ***", self.log.read_text())
+
     def test_line_of_a_hook_is_written(self) -> None:
         attach_handler()
         LOGGER.warning("Given up after three tries")

@@ -9,7 +9,9 @@ from unittest import skipUnless
 from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.backends.console import EmailBackend as ConsoleBackend
 from django.core.mail.backends.locmem import EmailBackend as LocmemBackend
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, TestCase, override_settings
 
@@ -129,6 +131,10 @@ class UnusableBackend(BaseEmailBackend):
         raise AssertionError("instantiated")
 
 
+class PrintingBackend(SMTPBackend, ConsoleBackend):  # type: ignore[misc]
+    """A site's backend, which prints what it sends."""
+
+
 @needs_mailers
 class DirectUseTests(TestCase):
     def test_backend_without_arguments_lacks_the_settings_that_mailers_replaced(self) -> None:
@@ -161,6 +167,10 @@ class EmailBackendTests(QueueTestCase):
 
     @override_settings(EMAIL_BACKEND="tests.unit.test_mailers.UnusableBackend")
     def test_other_backend_is_not_instantiated(self) -> None:
+        self.assertEqual([type(backend) for backend in backends_to_drain()], [QueuedEmailBackend])
+
+    @override_settings(EMAIL_BACKEND="tests.unit.test_mailers.PrintingBackend")
+    def test_backend_that_prints_and_sends_does_not_deliver_to_nobody(self) -> None:
         self.assertEqual([type(backend) for backend in backends_to_drain()], [QueuedEmailBackend])
 
     def test_nothing_is_ours_if_the_backend_delivers_to_nobody(self) -> None:

@@ -7,7 +7,7 @@ import logging.handlers
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -21,7 +21,7 @@ from django.urls import path
 from django.utils.log import AdminEmailHandler
 
 from mailqueue_backend.errors import QueueUnavailable
-from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.mail.smtp import LOGGER, QueuedEmailBackend
 from mailqueue_backend.queues.database.queue import Queue
 from tests import services
 from tests.cases import BACKEND, MailTestCase, drain, enqueue
@@ -194,6 +194,12 @@ class BrokenMailTests(MailTestCase):
                 self.assertEqual((report.discarded, len(self.log_lines())), (2, 2))
                 self.assertEqual(write_many.call_count, 0)
                 self.log.unlink()
+
+    def test_record_that_cannot_be_formatted_affects_no_later_mail(self) -> None:
+        with mock.patch("sys.stderr"), suppress(TypeError):
+            LOGGER.warning("Given up after %d tries", "three")
+        enqueue("a")
+        self.assertEqual(len(self.queue), 1)
 
     def test_mail_of_a_person_that_quotes_a_log_line_is_queued(self) -> None:
         enqueue("a")

@@ -22,6 +22,14 @@ class SilentHookBackend(QueuedEmailBackend):
         return self.NOQUEUE
 
 
+class SendingBackend(QueuedEmailBackend):
+    """A site's backend, which sends every message and says that it need not be requeued."""
+
+    def _send_queued_messages(self, *args: Any) -> Any:
+        super()._send_queued_messages(*args)
+        return self.NOQUEUE
+
+
 class KeepTests(MailTestCase):
     def test_message_stays_when_its_discard_cannot_be_logged(self) -> None:
         enqueue("a", "b")
@@ -59,6 +67,11 @@ class KeepTests(MailTestCase):
         (line,) = self.log_lines()
         self.assertIn("Message Refused", line)
         self.assertIn("Error: given up by SilentHookBackend", line)
+
+    def test_message_that_a_hook_has_sent_gets_no_line(self) -> None:
+        enqueue("a")
+        drain(SendingBackend())
+        self.assertEqual((self.inbox.subjects, self.log_lines()), (["a"], []))
 
     @override_settings(MAIL_QUEUE_LOG_FILENAME="/no/such/directory/discards.log")
     def test_message_that_a_hook_gives_up_stays_when_that_cannot_be_logged(self) -> None:

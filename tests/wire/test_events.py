@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.dispatch import Signal
 from django.test import override_settings
 from django.utils.log import AdminEmailHandler
@@ -16,6 +18,7 @@ from mailqueue_backend import signals
 from mailqueue_backend.delivery.events import send_signal
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
+from mailqueue_backend.queues.database.consumer import Consumer
 from tests.cases import MailTestCase, drain, enqueue
 from tests.smtp import Script, always, by_recipient, good
 from tests.smtp.cases import DELIVERY, ScriptedTestCase
@@ -153,6 +156,40 @@ class SignalTests(EventTestCase):
         self.assertEqual(calls, [])
 
 
+class OwnDeliveryBackend(QueuedEmailBackend):
+    """A site's backend, which delivers by itself, and leaves something odd."""
+
+    def _send_queued_messages(self, email_message: Any, *args: Any) -> Any:
+        email_message.extra_headers = 3
+        return self.SENT
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+class UndescribableTests(EventTestCase):
+    """A message that cannot be described is settled all the same."""
+
+    def assert_settled(self, backend: QueuedEmailBackend, sent: int) -> None:
+        self.enqueue("a")
+        with self.assertLogs(DELIVERY, "INFO") as logs:
+            report = self.drain(backend)
+        self.assertIn("cannot be described", "".join(logs.output))
+        self.assertEqual((report.sent, report.tried, len(self.queue)), (sent, 1, 1 - sent))
+
+    def test_message_that_a_hook_has_damaged(self) -> None:
+        self.serve()
+        self.assert_settled(self.backend(OwnDeliveryBackend), 1)
+
+    def test_error_that_cannot_be_printed(self) -> None:
+        self.serve()
+        backend = self.backend()
+        with mock.patch.object(SMTPBackend, "_send", side_effect=UnprintableError):
+            self.assert_settled(backend, 0)
+
+
 class ReceiverTests(MailTestCase):
     """A receiver sees a message before the queue is told, and its errors change nothing."""
 
@@ -182,6 +219,26 @@ class ReceiverTests(MailTestCase):
         self.assertEqual((report.sent, len(calls), len(logs.output)), (2, 2, 2))
         self.assertIn("ZeroDivisionError", logs.output[0])
         self.assertEqual(self.queue.counts().waiting, 0)
+
+    def test_errors_of_another_signal_that_a_receiver_sends_are_logged(self) -> None:
+        other = Signal()
+        failing = lambda **kwargs: 1 / 0  # noqa: E731
+        other.connect(failing)
+        signal = Signal()
+        forwarding = lambda **kwargs: other.send_robust(None)  # noqa: E731
+        signal.connect(forwarding)
+        with self.assertLogs(DELIVERY, "ERROR") as logs:
+            send_signal(signal, object, {"id": "0123456789ab"})
+        self.assertIn("ZeroDivisionError", logs.output[0])
+
+    @override_settings(MAIL_QUEUE_LEASE=1)
+    def test_that_is_slow_does_not_cost_the_leases(self) -> None:
+        enqueue("a", "b", "c")
+        self.connect(lambda **kwargs: time.sleep(0.2))
+        with mock.patch.object(Consumer, "extend", autospec=True) as extend:
+            drain()
+        extended = [reservation for call in extend.call_args_list for reservation in call.args[1]]
+        self.assertGreaterEqual(len(extended), 2)
 
     @override_settings(ADMINS=ADMINS)
     def test_that_raises_is_not_mailed(self) -> None:

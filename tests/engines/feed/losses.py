@@ -10,7 +10,7 @@ from unittest import mock
 
 from django.test import override_settings
 
-from mailqueue_backend.delivery import feed
+from mailqueue_backend.delivery import feed, in_flight
 from mailqueue_backend.delivery.worker import MAX_DELIVERIES
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues.base import Consumer, Exchange, Settlement
@@ -104,6 +104,25 @@ class UnavailableContract(FeedMixin):
             self.drain()
         self.assertEqual(sorted(self.sent()), ["a", "b", "c"])
         self.assertLeft()
+
+    @override_settings(MAIL_QUEUE_LEASE=0.2)
+    def test_lost_settlements_are_remembered_until_the_message_is_settled(self) -> None:
+        self.need("leases")
+        self.set(PAUSES=(0, 0, 0.01))
+        self.enqueue("a")
+        for _ in range(MAX_DELIVERIES):
+            with mock.patch.object(self.smtp, "port", 9), self.lose(2, amount=999), self.assertRaises(QueueUnavailable):
+                self.drain()
+            time.sleep(0.3)
+        self.down()  # puts the message back, as a suspect
+        self.drain()
+        self.assertEqual(self.sent(), ["a"])
+
+    def test_pause_that_cannot_be_checked_does_not_end_a_drain(self) -> None:
+        self.enqueue("a")
+        with mock.patch.object(in_flight, "paused_reason", side_effect=QueueUnavailable):
+            self.drain()
+        self.assertEqual(self.sent(), ["a"])
 
     @override_settings(MAIL_QUEUE_LEASE=0.2)
     def test_failed_message_whose_settlement_is_lost_is_requeued_later(self) -> None:
