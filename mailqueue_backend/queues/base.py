@@ -259,6 +259,20 @@ class MessageQueue:
         """
         raise NotImplementedError(f"{type(self).__qualname__} must define browse()")
 
+    def is_delayed(self, entry: Entry) -> bool:
+        """Return whether a release without a delay makes a due or deferred message available earlier.
+
+        browse() lists such messages first in their state.
+        """
+        return entry.state == "deferred"
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each way in which the engine, as it is configured, may lose or delay mail.
+
+        Raises QueueUnavailable.
+        """
+        return []
+
     @property
     def dead_name(self) -> str:
         """The name of the dead queue, an ordinary queue of the same engine."""

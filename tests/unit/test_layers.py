@@ -21,6 +21,7 @@ LAYERS = (
     ("envelope", "discards", "queues", "transport"),
     ("delivery",),
     ("mail",),
+    ("inspection",),
     ("management", "test"),
     ("checks",),
     ("apps",),

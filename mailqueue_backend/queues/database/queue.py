@@ -174,6 +174,24 @@ class Queue(MessageQueue):
             for pk, due, payload, deliveries in found[:limit]
         ]
 
+    @translates_errors()
+    def warnings(self) -> list[str]:
+        """Warn of an SQLite file that is not in WAL mode."""
+        connection: Any = connections[self.alias]
+        if connection.vendor != "sqlite" or connection.is_in_memory_db():
+            return []
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            (mode,) = cursor.fetchone()
+        return [] if mode == "wal" else [_without_wal(self.alias, mode)]
+
+
+def _without_wal(alias: str, mode: str) -> str:
+    return (
+        f"SQLite on {alias!r} is in journal mode {mode}: readers and writers wait for each other. "
+        f'Run once: sqlite3 {connections[alias].settings_dict["NAME"]} "PRAGMA journal_mode=WAL".'
+    )
+
 
 def _epoch(due: Any) -> float:
     """Convert the database's text for a time to seconds since 1970; without a time zone, it is in UTC."""

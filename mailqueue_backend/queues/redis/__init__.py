@@ -15,6 +15,7 @@ from ..base import Consumer, Counts, Entry, MessageQueue, State
 from ..errors import unavailable_as_in_queue_front
 from .client import TIMEOUT, driver, server
 from .consumer import Consumer as RedisConsumer
+from .durability import durability_warnings
 from .permissions import denied
 from .script import Argument, Script, microseconds
 
@@ -88,6 +89,14 @@ class Queue(MessageQueue):
             return denied(self._server, self._keys)
         except self._driver_error as error:
             raise self._unavailable(error) from error
+
+    def is_delayed(self, entry: Entry) -> bool:
+        """Return whether a message is outside the list, where redisd and 0.1.2 do not find it, even if it is due."""
+        return entry.due is not None
+
+    def warnings(self) -> list[str]:
+        """Warn of a server that does not store its data, or may evict it; say nothing if it does not tell."""
+        return durability_warnings(self._server.client, self._server.address)
 
     def _unavailable(self, error: Exception) -> QueueUnavailable:
         self._server.hang_up()
