@@ -152,7 +152,7 @@ def lines_written() -> int:
 class Discard(NamedTuple):
     """A message, or one recipient of it, that is given up."""
 
-    #: "Message Expired", "Message Refused", "Message Unsendable" or "Recipient Refused".
+    #: "Message Expired", "Message Refused", "Message Unsendable", "Message Discarded" or "Recipient Refused".
     what: str
     created: object
     subject: object

@@ -34,7 +34,11 @@ def alarm(figures: Sequence[Figures], limits: Limits) -> tuple[int, str]:
         _status(age if waiting else None, limits.warn_age, limits.crit_age),
         _status(dead, limits.warn_dead, limits.crit_dead),
     )
-    oldest = f"oldest in {name} waits {age:.0f} s" if waiting else "no message waits"
+    oldest = "how long they wait is not known"
+    if any(each.oldest is not None for each in figures):
+        oldest = f"oldest in {name} waits {age:.0f} s"
+    elif not waiting:
+        oldest = "no message waits"
     paused = "".join(f"; {each.queue} is paused" for each in figures if each.paused is not None)
     text = _one_line(f"{oldest}; {due} due, {dead} dead{paused}")
     return status, f"MAIL {_WORDS[status]} - {text} | {' '.join(_perfdata(each, limits, now) for each in figures)}"

@@ -47,6 +47,7 @@ class Command(BaseCommand):
         name = options["action"]
         try:
             (self._act if name in _DONE else getattr(self, f"_{name}"))(options)
+            self.stdout.flush()
         except BrokenPipeError:
             # The reader, such as head, has seen enough. Nothing more can be written, not even at the end of Python.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
