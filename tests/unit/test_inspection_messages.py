@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 from django.core.mail import EmailMessage
 from django.test import SimpleTestCase, override_settings
 
 from mailqueue_backend.envelope import META_KEY, Envelope, dumps, sign
 from mailqueue_backend.inspection import text
+from mailqueue_backend.inspection.export import render
 from mailqueue_backend.inspection.messages import Message, as_iso, open_entry
 from mailqueue_backend.queues.base import Entry, MessageQueue
 from tests.cases import message
@@ -25,6 +29,13 @@ class Unspeakable(EmailMessage):
     """A site's message, whose attributes fail."""
 
     def recipients(self) -> list[str]:
+        raise ZeroDivisionError
+
+
+class Unrenderable(EmailMessage):
+    """A site's message that cannot be rendered."""
+
+    def message(self, **kwargs: Any) -> Any:
         raise ZeroDivisionError
 
 
@@ -106,6 +117,13 @@ class MessageTests(SimpleTestCase):
 
     def test_an_error_in_a_site_s_message_is_the_message_s_alone(self) -> None:
         self.assertIn("raised ZeroDivisionError", opened(payload(Unspeakable())).problem)
+
+    def test_a_soft_time_limit_is_not_the_message_s_error(self) -> None:
+        billiard = ModuleType("billiard.exceptions")
+        billiard.SoftTimeLimitExceeded = ZeroDivisionError  # type: ignore[attr-defined]
+        with mock.patch.dict(sys.modules, {billiard.__name__: billiard}):
+            for call in (lambda: opened(payload(Unspeakable())), lambda: render(opened(payload(Unrenderable())))):
+                self.assertRaises(ZeroDivisionError, call)
 
     def test_times_outside_the_calendar_are_unknown(self) -> None:
         self.assertEqual([as_iso(1e30), as_iso(-1e11), as_iso(None)], [None] * 3)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from django.core.mail import EmailMultiAlternatives
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -33,6 +33,13 @@ class Terminal(StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+class Unrenderable(EmailMessage):
+    """A site's message that fails in a drain, too."""
+
+    def message(self, **kwargs: Any) -> Any:
+        raise ValueError("no template")
 
 
 class CommandTestCase(QueueTestCase):
@@ -121,6 +128,11 @@ class LookingTests(CommandTestCase):
             self.assertFails("is no id: write its first 4 to 12 digits", "show", wrong)
         self.assertFails("There is no message 0123 in MAIL_QUEUE", "show", "0123")
 
+    def test_numbers_are_checked(self) -> None:
+        self.assertFails("'0' is not a number of 1 or more", "list", "--limit", "0")
+        for wrong in ("-1", "soon"):
+            self.assertFails("is not a number of seconds", "list", f"--older-than={wrong}")
+
     def test_a_queue_can_be_named(self) -> None:
         self.queue.sibling("OTHER").write(b"garbage")
         (found,) = self.objects("list", "--queue", "OTHER")
@@ -144,7 +156,7 @@ class RawTests(CommandTestCase):
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name, "mail")
 
-    def enqueue_and_export(self) -> list[Path]:
+    def export(self) -> list[Path]:
         self.call("export", str(self.directory))
         return sorted(self.directory.iterdir())
 
@@ -153,7 +165,7 @@ class RawTests(CommandTestCase):
         email.attach_alternative("<p>Grüße</p>", "text/html")
         email.attach("big.bin", bytes(range(256)) * 1000, "application/octet-stream")
         email.send()
-        (path,) = self.enqueue_and_export()
+        (path,) = self.export()
         self.assertRegex(path.name, r"^[0-9a-f]{12}\.eml$")
         raw = self.raw(path.stem)
         with ScriptedServer() as server, override_settings(EMAIL_PORT=server.port):
@@ -173,13 +185,13 @@ class RawTests(CommandTestCase):
 
     def test_only_the_owner_may_read_what_is_exported(self) -> None:
         enqueue("a")
-        (path,) = self.enqueue_and_export()
+        (path,) = self.export()
         self.assertEqual([stat.S_IMODE(each.stat().st_mode) for each in (self.directory, path)], [0o700, 0o600])
         self.assertEqual(self.stdout, "1 message exported.\n")
 
     def test_no_file_is_overwritten(self) -> None:
         enqueue("a")
-        (path,) = self.enqueue_and_export()
+        (path,) = self.export()
         path.write_text("edited")
         self.assertFails(f"File exists: .*{path.name}", "export", str(self.directory))
         self.assertEqual(path.read_text(), "edited")
@@ -187,14 +199,20 @@ class RawTests(CommandTestCase):
     def test_copies_of_a_message_are_exported_each(self) -> None:
         enqueue("a")
         self.queue.write_many(*[self.queue.read() or b""] * 2)
-        self.assertEqual([path.stem[12:] for path in self.enqueue_and_export()], ["-2", ""])
+        self.assertEqual([path.stem[12:] for path in self.export()], ["-2", ""])
 
     def test_what_is_no_message_is_exported_as_it_is(self) -> None:
         self.queue.write(b"garbage")
-        (path,) = self.enqueue_and_export()
+        (path,) = self.export()
         self.assertEqual((path.suffix, path.read_bytes()), (".pickle", b"garbage"))
         self.assertIn(f"{path.name} is the payload, since it is not a message: ", self.stderr)
         self.assertFails("the payload", "show", path.stem, "--raw")
+
+    def test_a_message_that_cannot_be_rendered_is_exported_as_it_is(self) -> None:
+        Unrenderable("a", to=["to@example.com"]).send()
+        (path,) = self.export()
+        self.assertEqual((path.suffix, path.read_bytes()), (".pickle", self.queue.read()))
+        self.assertIn("rendering it raised ValueError: no template", self.stderr)
 
 
 def _comparable(raw: bytes) -> bytes:
