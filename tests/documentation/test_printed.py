@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -27,6 +29,8 @@ from mailqueue_backend.delivery.mailer import Mailer
 from mailqueue_backend.delivery.policy import DELIVERED
 from mailqueue_backend.delivery.settling import Delivery, warn_of_lost_lease
 from mailqueue_backend.delivery.troubles import Troubles
+from mailqueue_backend.envelope import dumps, loads
+from mailqueue_backend.inspection import alarm
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.base import Reservation, Settlement
 from mailqueue_backend.queues.database import transactions
@@ -63,6 +67,14 @@ def quoted() -> Iterator[tuple[str, str]]:
         for line in fence.text.splitlines():
             if not line.startswith("$ "):
                 yield str(fence), line
+
+
+def with_error(payload: bytes, error: str) -> bytes:
+    """Return the payload of a message after a failed attempt."""
+    envelope = loads(payload)
+    envelope.meta.note_failure(error)
+    envelope.meta.write(envelope.extra)
+    return dumps(envelope)
 
 
 class PrintedTests(QueueTestCase):
@@ -201,6 +213,21 @@ class PrintedTests(QueueTestCase):
             (reservation,) = consumer.exchange(wanted=1).reservations
             consumer.exchange([Settlement(reservation, "release", delay=23.5 * 3600)])
         self.run_command()
+
+    def bring_about_a_look_at_the_queue(self) -> None:
+        now = time.time()
+        for _ in range(18):
+            self.send(created=datetime.fromtimestamp(now - 4012))
+        with self.queue.consumer(60) as consumer:
+            (dead, *deferred) = consumer.exchange(wanted=4).reservations
+            later = [
+                Settlement(each, "release", with_error(each.payload, "450 4.2.1 mailbox busy"), 60) for each in deferred
+            ]
+            consumer.exchange([Settlement(dead, "bury"), *later], wanted=2)
+            with mock.patch.object(alarm, "time", mock.Mock(time=lambda: now)):
+                for action in ("status", "check"):
+                    with suppress(SystemExit):  # the exit status of check
+                        call_command("mail_queue", action, stdout=self.printed, stderr=StringIO())
 
     def bring_about_a_site_without_a_queue(self) -> None:
         self.run_command(EMAIL_BACKEND="django.core.mail.backends.console.EmailBackend")
