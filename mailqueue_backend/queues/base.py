@@ -277,3 +277,8 @@ class MessageQueue:
     def dead_name(self) -> str:
         """The name of the dead queue, an ordinary queue of the same engine."""
         return f"{self.name}_DEAD"
+
+    @property
+    def paused_name(self) -> str:
+        """The name of the queue that holds the reason of a pause, an ordinary queue of the same engine."""
+        return f"{self.name}_PAUSED"

@@ -53,7 +53,7 @@ def paused_reason(queue: MessageQueue) -> str | None:
 
 
 def _reasons(queue: MessageQueue) -> MessageQueue:
-    return queue.sibling(f"{queue.name}_PAUSED")
+    return queue.sibling(queue.paused_name)
 
 
 def _in_one_line(payload: bytes) -> str:

@@ -13,6 +13,7 @@ from django.test import SimpleTestCase, override_settings
 from mailqueue_backend.checks import check_redis_permissions
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues.base import Settlement
+from mailqueue_backend.queues.paused import pause, paused_reason, resume
 from mailqueue_backend.queues.redis.permissions import COMMANDS
 from mailqueue_backend.queues.redis.script import FILES
 from tests import TOP, services
@@ -107,6 +108,13 @@ class PermissionTests(TakingMixin, SimpleTestCase):
         self.settle(self.take(), "bury")
         self.assertEqual(self.queue.counts(), (0, 0, 0, 0, 1))
 
+    def test_the_line_of_a_drain_is_enough_to_pause(self) -> None:
+        self.assertIsNone(paused_reason(self.queue))
+        pause(self.queue, "first")
+        pause(self.queue, "second")
+        self.assertEqual(paused_reason(self.queue), "second")
+        self.assertTrue(resume(self.queue))
+
     def test_the_check_accepts_the_line_and_changes_nothing(self) -> None:
         self.queue.write(b"one")
         self.assertEqual(self.check(), [])
@@ -125,7 +133,8 @@ class PermissionTests(TakingMixin, SimpleTestCase):
 
     def test_the_check_names_each_denied_key(self) -> None:
         self.redis.acl_setuser("drain", enabled=True, reset_keys=True, keys=["MAIL_QUEUE*"])
-        denied = ", ".join(f"{{MAIL_QUEUE}}:{part}" for part in ("payloads", "leases", "deliveries", "deferred"))
+        parts = ("payloads", "leases", "deliveries", "deferred")
+        denied = ", ".join(f"{{{name}}}:{part}" for name in ("MAIL_QUEUE", "MAIL_QUEUE_PAUSED") for part in parts)
         self.assertEqual(self.check(), [f"The Redis user of the mail queue may not use: {denied}."])
 
     @skipUnless(hasattr(mail, "mailers"), "MAILERS came with Django 6.1")

@@ -86,7 +86,8 @@ class Queue(MessageQueue):
     def denied(self) -> list[str]:
         """Return the commands and keys that a drain needs and the Redis user may not use; this runs no command."""
         try:
-            return denied(self._server, self._keys)
+            names = (self.name, self.paused_name)
+            return [part for name in names for part in denied(self._server, type(self)(name)._keys)]
         except self._driver_error as error:
             raise self._unavailable(error) from error
 

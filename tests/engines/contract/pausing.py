@@ -13,7 +13,7 @@ class PauseContract(OpensQueues):
 
     def setUp(self) -> None:
         super().setUp()
-        self.reasons = self.queue.sibling(f"{self.queue.name}_PAUSED")
+        self.reasons = self.queue.sibling(self.queue.paused_name)
         self.addCleanup(self.reasons.read_many, 100)
 
     def check_reason(self, expected: str) -> None:
