@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -25,8 +24,6 @@ from django.test import SimpleTestCase, override_settings
 from django.urls import path
 
 from mailqueue_backend import checks
-from mailqueue_backend.queues import open_queue
-from mailqueue_backend.queues.base import Settlement
 from mailqueue_backend.queues.plain import PlainQueue
 from tests.cases import QueueTestCase, drain, enqueue
 from tests.smtp import ScriptedServer, always
@@ -182,22 +179,3 @@ class SessionTests(QueueTestCase):
         for fence in fences("pycon"):
             with self.subTest(str(fence)):
                 self.run_session(fence)
-
-    def test_the_dead_return(self) -> None:
-        enqueue("a", "b", created=datetime.now() - timedelta(hours=1))
-        (fence,) = fences("pycon", page="docs/security.md")
-        with override_settings(SECRET_KEY="a lost key", SECRET_KEY_FALLBACKS=[]), self.assertLogs("mailqueue_backend"):
-            self.assertEqual(drain().buried, 2)
-        self.assertEqual(open_queue("MAIL_QUEUE_DEAD").counts().waiting, 2)
-        self.run_session(fence)
-        self.assertEqual(open_queue("MAIL_QUEUE_DEAD").counts().waiting, 0)
-        self.assertEqual(open_queue("MAIL_QUEUE").counts().due, 2)
-
-    def test_the_deferred_become_due(self) -> None:
-        enqueue("a")
-        with self.queue.consumer(60) as consumer:
-            (reservation,) = consumer.exchange(wanted=1).reservations
-            consumer.exchange([Settlement(reservation, "release", delay=90_000)])
-        *_, fence = fences("pycon", page="docs/troubleshooting.md")
-        self.run_session(fence)
-        self.assertEqual(self.queue.counts().due, 1)
