@@ -13,8 +13,9 @@ import tempfile
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
-from unittest import mock
+from unittest import mock, skipUnless
 
+from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.management import CommandError, call_command
 from django.test import override_settings
@@ -22,7 +23,7 @@ from django.test import override_settings
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues.base import Settlement
 from mailqueue_backend.queues.paused import paused_reason
-from tests.cases import QueueTestCase, enqueue, message, process_mail_queue
+from tests.cases import BACKEND, QueueTestCase, enqueue, message, process_mail_queue
 from tests.smtp import ScriptedServer
 
 CONSOLE = "django.core.mail.backends.console.EmailBackend"
@@ -140,6 +141,14 @@ class LookingTests(CommandTestCase):
         self.assertEqual(self.objects("list", "--using", "default"), [])
         self.assertFails("There is no mailer 'other'", "list", "--using", "other")
         self.assertFails("not allowed with argument", "list", "--using", "default", "--queue", "OTHER")
+
+    @skipUnless(hasattr(mail, "mailers"), "MAILERS came with Django 6.1")
+    def test_all_queues_of_the_mailers_are_shown_and_each_warning_once(self) -> None:
+        mailers = {name: {"BACKEND": BACKEND, "OPTIONS": {"host": "localhost"}} for name in ("default", "news")}
+        mailers["news"]["OPTIONS"]["queue"] = "NEWS"
+        with override_settings(MAILERS=mailers):
+            names = [each["queue"] for each in self.objects("status")]
+        self.assertEqual((names, self.stderr.count("journal mode")), (["MAIL_QUEUE", "NEWS"], 1))
 
     @override_settings(EMAIL_BACKEND=CONSOLE)
     def test_a_site_that_queues_nothing_says_so(self) -> None:

@@ -61,9 +61,9 @@ class Command(BaseCommand):
         queues = _queues(options)
         figures = [look_at(queue) for queue in queues]
         self._print(map(_as_json, figures) if options["json"] else text.table(figures))
-        for queue, each in zip(queues, figures, strict=True):
-            for warning in warnings_about(queue, each.counts):
-                self.stderr.write(warning)
+        warnings = map(warnings_about, queues, [each.counts for each in figures])
+        for warning in dict.fromkeys(chain.from_iterable(warnings)):  # those of the engine are the same for each queue
+            self.stderr.write(warning)
 
     def _list(self, options: dict[str, Any]) -> None:
         criteria = Criteria(options["to"], options["sender"], options["subject"], options["older_than"])
