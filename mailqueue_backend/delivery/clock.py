@@ -65,6 +65,6 @@ def _describe(queue: MessageQueue, entry: Entry) -> str:
         f"Message {id_of_unopened(entry.payload)} in {queue.name} is {entry.state} until "
         f"{datetime.fromtimestamp(entry.due):%Y-%m-%d %H:%M:%S} (for {duration(entry.due - time.time())}), although "
         "nothing has delayed it for so long: the clock of the queue's server was ahead. There may be more such "
-        "messages. They are delivered at that time. To deliver them earlier, see "
-        '"A clock that was wrong" in the documentation.'
+        "messages. They are delivered at that time. To deliver them now, run "
+        '"manage.py mail_queue retry --all".'
     )

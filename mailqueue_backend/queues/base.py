@@ -175,6 +175,8 @@ class MessageQueue:
     atomic_batches = True
     #: browse() and take() work.
     browsable = True
+    #: sibling() opens another queue; a module of a site may know only one.
+    pausable = True
     #: counts() is exact.
     counts_exactly = True
     #: put_back returns a message to its former place; otherwise to the tail.

@@ -6,7 +6,7 @@ while that one is not empty.
 
 from __future__ import annotations
 
-from ..errors import QueueUnavailable
+from ..errors import ConfigurationError
 from .base import MessageQueue, State
 
 #: Maximum length of a reason that is shown, in characters.
@@ -17,7 +17,10 @@ _STATES: tuple[State, ...] = ("due", "deferred")  # deferred: written before a c
 
 
 def pause(queue: MessageQueue, reason: str) -> None:
-    """Pause a queue, or replace the reason for which it is paused. Raises QueueUnavailable."""
+    """Pause a queue, or replace the reason for which it is paused.
+
+    Raises QueueUnavailable, and ConfigurationError if the engine cannot do this.
+    """
     reasons = _reasons(queue)
     replaced = len(reasons)
     reasons.write(reason.encode("utf-8", "replace"))
@@ -25,7 +28,7 @@ def pause(queue: MessageQueue, reason: str) -> None:
 
 
 def resume(queue: MessageQueue) -> bool:
-    """End the pause of a queue; return False if it is not paused. Raises QueueUnavailable."""
+    """End the pause of a queue; return False if it is not paused. Raises the same errors as pause()."""
     reasons = _reasons(queue)
     was_paused = False
     while reasons.read() is not None:
@@ -38,14 +41,11 @@ def paused_reason(queue: MessageQueue) -> str | None:
 
     "": it is paused without a reason, or its engine cannot look at one. Raises QueueUnavailable.
     """
-    try:
-        reasons = _reasons(queue)
-        if not len(reasons):
-            return None
-    except QueueUnavailable:
-        if queue.browsable:
-            raise
-        return None  # a site's own module may know only one queue
+    if not queue.pausable:
+        return None
+    reasons = _reasons(queue)
+    if not len(reasons):
+        return None
     if not reasons.browsable:
         return ""
     entries = [entry for state in _STATES for entry in reasons.browse(state, _LOOKED_AT)]
@@ -53,6 +53,11 @@ def paused_reason(queue: MessageQueue) -> str | None:
 
 
 def _reasons(queue: MessageQueue) -> MessageQueue:
+    if not queue.pausable:
+        raise ConfigurationError(
+            f"The queue {queue.name} cannot be paused: its module may know only one queue, so the reason has no place. "
+            "Stop the processes that run process_mail_queue."
+        )
     return queue.sibling(queue.paused_name)
 
 

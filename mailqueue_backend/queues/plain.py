@@ -29,6 +29,7 @@ class PlainQueue(MessageQueue):
     delays = False
     atomic_batches = False
     browsable = False
+    pausable = False
     keeps_place = False
 
     def __init__(self, queue: Any) -> None:

@@ -10,7 +10,6 @@ from django.test import SimpleTestCase, override_settings
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues import open_queue
 from mailqueue_backend.queues.base import Consumer, MessageQueue, Reservation, Settlement
-from mailqueue_backend.queues.paused import pause, paused_reason
 from mailqueue_backend.queues.plain import PlainQueue
 from tests.engines.contract import QueueContract, TakersContract
 from tests.engines.contract.base import LONG, OpensQueues
@@ -191,12 +190,6 @@ class SiteQueueTests(OpensQueues, SimpleTestCase):
         with self.queue.consumer(LONG) as consumer:
             self.assertTrue(self.settle(consumer, self.reserve(consumer), "leave"))
         self.assertEqual(self.queue.read_many(3), [b"b", b"a"])
-
-    def test_a_module_that_cannot_open_another_queue_is_not_paused(self) -> None:
-        with mock.patch.object(SiteQueue, "__init__", self.raising(TypeError("one queue only"))):
-            self.assertIsNone(paused_reason(self.queue))
-            with self.assertRaisesMessage(QueueUnavailable, "_PAUSED: one queue only"):
-                pause(self.queue, "moving")
 
     def test_a_dead_queue_that_cannot_be_opened_keeps_the_message_held(self) -> None:
         consumer, reservation = self.held()
