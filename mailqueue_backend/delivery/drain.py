@@ -21,6 +21,7 @@ from ..logs import get_logger
 from ..settings import conf
 from .clock import describe_future
 from .deadlines import Watchdog
+from .events import Announcer
 from .feed import READY, Feed
 from .in_flight import retry_while_unavailable
 from .limits import Quota
@@ -49,6 +50,7 @@ class Drain:
         self.report = Report()
         self._options = backend.options
         self._queue = backend.que
+        self._announcer = Announcer(backend.options.on_event)
         self._troubles = troubles = self._options.troubles or Troubles()
         backends = {id(each): each for each in (backend, *mailers.values())}
         by_backend = {key: Mailer(each, troubles, is_only=len(backends) == 1) for key, each in backends.items()}
@@ -67,7 +69,7 @@ class Drain:
         self.report.length = counts.due
         quota = Quota(self.report.length, options)
         group = 1 if not queue.leases or any(mailer.has_own_hook for mailer in self._mailers.values()) else READY
-        feed = Feed(queue, conf.MAIL_QUEUE_LEASE, quota, self.report, group, self._can_go_on)
+        feed = Feed(queue, conf.MAIL_QUEUE_LEASE, quota, self.report, group, self._can_go_on, self._announcer)
         watchdog = Watchdog(options.stop)
         pool = WorkerPool(self._count_workers(quota), feed, watchdog, partial(self._make_worker, watchdog))
         # An interrupt may cut the first close() short, so it is called twice.
@@ -134,7 +136,8 @@ class Drain:
             backend = mailer.backend if is_first else mailer.backend._copy_for_worker()
             return Session(mailer, backend, watchdog.new_deadline(), self._options.stop)
 
-        return Worker(self._main, self._mailers, open_session, self.expired, self._queue.leases)
+        wants_events = self._announcer.is_listened_to
+        return Worker(self._main, self._mailers, open_session, self.expired, self._queue.leases, wants_events)
 
 
 class WorkerPool:

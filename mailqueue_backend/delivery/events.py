@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
@@ -64,19 +65,39 @@ class Event:
         }
 
 
-def are_wanted() -> bool:
-    """Return whether anybody is interested in events: the log, or a receiver of a signal."""
-    return logger.isEnabledFor(logging.INFO) or any(signal.has_listeners() for signal in _SIGNALS)
+class Announcer:
+    """Announces the events of a drain: in the log, by signals, and to the caller of the drain."""
 
+    def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
+        #: Called with each event; None: nothing, or it has failed.
+        self._on_event = on_event
 
-def announce(event: Event) -> None:
-    """Log an event, and send its signal."""
-    if logger.isEnabledFor(logging.INFO):
-        fields = event.fields()
-        line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value != "")
-        logger.info("%s", line, extra=fields)
-    arguments = {name: value for name, value in vars(event).items() if name not in ("status", "signal", "sender")}
-    send_signal(event.signal, event.sender, arguments)
+    @property
+    def is_listened_to(self) -> bool:
+        """Whether anybody is interested in events."""
+        has_receivers = any(signal.has_listeners() for signal in _SIGNALS)
+        return has_receivers or self._on_event is not None or logger.isEnabledFor(logging.INFO)
+
+    def announce(self, event: Event) -> None:
+        """Log an event, send its signal, and call the callback."""
+        if logger.isEnabledFor(logging.INFO):
+            fields = event.fields()
+            line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value != "")
+            logger.info("%s", line, extra=fields)
+        arguments = {name: value for name, value in vars(event).items() if name not in ("status", "signal", "sender")}
+        send_signal(event.signal, event.sender, arguments)
+        if self._on_event is not None:
+            self._call_back(self._on_event, event)
+
+    def _call_back(self, on_event: Callable[[Event], object], event: Event) -> None:
+        """Pass an event to the caller. After an error, such as a closed pipe, pass no more."""
+        try:
+            on_event(event)
+        except interrupts():
+            raise
+        except Exception:
+            self._on_event = None
+            logger.exception("The callback for events failed, and is called no more; nothing else is affected.")
 
 
 def send_signal(signal: Signal, sender: type, arguments: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Protocol
 
 from ..queues.base import MessageQueue
+from .events import Announcer
 from .in_flight import InFlight
 from .limits import Quota
 from .policy import DELIVERED
@@ -47,9 +48,16 @@ class Feed:
     """Hands out the messages of a queue, ``group`` at a time. Not thread-safe."""
 
     def __init__(
-        self, queue: MessageQueue, lease: float, quota: Quota, report: Report, group: int, can_go_on: Callable[[], bool]
+        self,
+        queue: MessageQueue,
+        lease: float,
+        quota: Quota,
+        report: Report,
+        group: int,
+        can_go_on: Callable[[], bool],
+        announcer: Announcer,
     ) -> None:
-        self.in_flight = InFlight(queue, lease, quota, report, can_go_on)
+        self.in_flight = InFlight(queue, lease, quota, report, can_go_on, announcer)
         #: Messages for workers in threads; None stops one of them.
         self.inbox = self.in_flight.offered
         #: Finished deliveries. An entry only wakes the feed; the disposition is an attribute of the delivery.

@@ -20,7 +20,7 @@ from ..queues.base import Exchange, MessageQueue, Settlement
 from ..queues.paused import paused_reason
 from . import untold
 from .deadlines import DOT_SECONDS
-from .events import announce
+from .events import Announcer
 from .limits import Quota
 from .policy import DELIVERED, NOT_TRIED, RETURNED
 from .report import Report
@@ -52,7 +52,13 @@ class InFlight:
     """
 
     def __init__(
-        self, queue: MessageQueue, lease: float, quota: Quota, report: Report, can_go_on: Callable[[], bool]
+        self,
+        queue: MessageQueue,
+        lease: float,
+        quota: Quota,
+        report: Report,
+        can_go_on: Callable[[], bool],
+        announcer: Announcer,
     ) -> None:
         #: Reserved, and not yet offered to the workers.
         self.ready: deque[Delivery] = deque()
@@ -65,6 +71,7 @@ class InFlight:
         self._quota = quota
         self._report = report
         self._can_go_on = can_go_on
+        self._announcer = announcer
         #: All messages in flight, by receipt, oldest first.
         self._deliveries: dict[Any, Delivery] = {}
         #: When an empty queue may be asked again, on monotonic().
@@ -159,7 +166,7 @@ class InFlight:
         """Announce what became of messages, before the queue is told: a kill or an interrupt repeats an event."""
         for delivery in done:
             if delivery.event is not None:
-                announce(delivery.event)
+                self._announcer.announce(delivery.event)
                 delivery.event = None
                 self._renew([each for each in self._deliveries.values() if self.is_stale(each)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import current_thread, main_thread
@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from ..settings import conf
+from .events import Event
 from .troubles import Troubles
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -81,6 +82,8 @@ class DrainOptions:
     stop: StopRequest = field(default_factory=StopRequest)
     #: What was already said, for drains that follow each other. None: each drain says everything.
     troubles: Troubles | None = None
+    #: Called in the thread of the drain with what became of each message, before the queue is told.
+    on_event: Callable[[Event], object] | None = None
 
 
 class Quota:

@@ -20,7 +20,6 @@ from ..logs import get_logger
 from ..settings import conf
 from .deadlines import DOT_SECONDS
 from .describing import describe, describe_buried
-from .events import are_wanted
 from .link import State
 from .mailer import Mailer
 from .policy import (
@@ -51,7 +50,7 @@ class Worker:
     """Delivers messages, through one session for each mailer. Not thread-safe.
 
     ``main`` is the mailer whose queue is drained. A message that fails is given up if it was created before
-    ``expired``. ``leases`` says whether the queue has leases.
+    ``expired``. ``leases`` says whether the queue has leases, ``wants_events`` whether anybody listens to events.
     """
 
     def __init__(
@@ -61,6 +60,7 @@ class Worker:
         open_session: Callable[[Mailer], Session],
         expired: datetime,
         leases: bool,
+        wants_events: bool,
     ) -> None:
         self._main = main
         self._mailers = mailers
@@ -68,7 +68,7 @@ class Worker:
         self._expired = expired
         self._leases = leases
         self._keys = keys()
-        self._wants_events = are_wanted()
+        self._wants_events = wants_events
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
         self._sessions: dict[Mailer, Session] = {}
@@ -201,14 +201,17 @@ class Worker:
 
     def _requeue_unroutable(self, envelope: Envelope, fields: dict[str, Any]) -> Outcome:
         """Requeue a message whose mailer does not exist, or give it up once it has expired."""
-        alias = envelope.meta.using
-        error = f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
-        if alias is None:
-            error = "it does not say by which mailer it was sent, and 'default' does not queue here"
-        attempt = Attempt(error=error)
+        attempt = Attempt(error=why_unroutable(envelope.meta.using))
         judgement = judge(envelope.email, envelope.meta, fields, self._expired, attempt)
         self._main.report(envelope.meta.id, lines_of(envelope.email, envelope.meta, attempt, judgement))
         return judgement.outcome
+
+
+def why_unroutable(alias: str | None) -> str:
+    """Return why no mailer delivers a message that names this one."""
+    if alias is None:
+        return "it does not say by which mailer it was sent, and 'default' does not queue here"
+    return f"{alias!r}, by which it was sent, is not a mailer that queues its mail"
 
 
 def mark_at_dot(delivery: Delivery) -> float:

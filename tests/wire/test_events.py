@@ -1,4 +1,4 @@
-"""What a drain says of each message: a line in the log at INFO, and a signal."""
+"""What a drain says of each message: a line in the log at INFO, a signal, and a call of DrainOptions.on_event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from django.test import override_settings
 from django.utils.log import AdminEmailHandler
 
 from mailqueue_backend import signals
-from mailqueue_backend.delivery.events import send_signal
+from mailqueue_backend.delivery.events import Event, send_signal
+from mailqueue_backend.delivery.limits import DrainOptions
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.database.consumer import Consumer
@@ -257,3 +258,28 @@ class ReceiverTests(MailTestCase):
         signal.connect(receiver)
         with self.assertLogs(DELIVERY, "ERROR"):
             send_signal(signal, object, {"id": "0123456789ab"})
+
+
+class CallbackTests(MailTestCase):
+    def drain(self, on_event: Any) -> Any:
+        backend = QueuedEmailBackend()
+        backend.options = DrainOptions(on_event=on_event)
+        return drain(backend)
+
+    def test_is_called_before_the_queue_is_told(self) -> None:
+        seen: list[tuple[str, int]] = []
+
+        def on_event(event: Event) -> None:
+            seen.append((event.status, self.queue.counts().reserved))
+
+        enqueue("a")
+        self.drain(on_event)
+        self.assertEqual(seen, [("sent", 1)])
+
+    def test_that_fails_is_called_no_more_and_loses_nothing(self) -> None:
+        on_event = mock.Mock(side_effect=BrokenPipeError)
+        enqueue(*map(str, range(30)))
+        with self.assertLogs(DELIVERY, "ERROR") as logs:
+            report = self.drain(on_event)
+        self.assertEqual((report.sent, on_event.call_count, len(logs.output)), (30, 1, 1))
+        self.assertEqual((len(self.inbox.subjects), self.queue.counts().reserved), (30, 0))
