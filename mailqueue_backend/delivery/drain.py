@@ -95,8 +95,9 @@ class Drain:
         """Log why messages wait."""
         wanted = min(self.report.length, self._options.limit or self.report.length)
         is_left = not quota.is_over() and self.report.tried < wanted
-        has_reasons = any(mailer.reasons(is_left) for mailer in self._all_mailers)
-        waiting = self._describe_waiting(pool.workers) if has_reasons else ""
+        reasons = [reason for mailer in self._all_mailers for reason in mailer.reasons(is_left)]
+        self.report.reasons_to_wait = reasons
+        waiting = self._describe_waiting(pool.workers) if reasons else ""
         for mailer in self._all_mailers:
             mailer.end(is_left, waiting)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -43,6 +43,8 @@ class Report:
     recipients_given_up: int = 0
     #: Why deliveries are held up; "": for no reason that is known; None: they are not.
     paused: str | None = None
+    #: Why messages wait for the next run, although it is their turn: the server, the login, a sender.
+    reasons_to_wait: list[str] = field(default_factory=list)
 
     @property
     def tried(self) -> int:

@@ -70,6 +70,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def printable(text: str) -> str:
+    """Replace the characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def without_ids(text: str) -> str:
     """Remove all words that contain digits, such as queue ids, so that repeated replies compare equal."""
     return " ".join(word for word in text.split() if not any(map(str.isdigit, word)))

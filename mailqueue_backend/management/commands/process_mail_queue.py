@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections, reset_queries
 
 from mailqueue_backend.delivery.limits import DrainOptions, StopRequest, stopping_on_signals
-from mailqueue_backend.delivery.report import Report
 from mailqueue_backend.delivery.troubles import Troubles
-from mailqueue_backend.delivery.words import count
-from mailqueue_backend.errors import MailQueueError
-from mailqueue_backend.mail.mailers import backends_to_drain, drain_all, why_nothing_is_drained
+from mailqueue_backend.mail.mailers import why_nothing_is_drained
+from mailqueue_backend.mail.runs import LOSSES, Run
+from mailqueue_backend.management.output import Output
+
+#: The value of --fail-on that is the default.
+NEVER = "never"
 
 
 class Command(BaseCommand):
@@ -41,17 +44,33 @@ class Command(BaseCommand):
         parser.add_argument(
             "--interval", type=_seconds, default=10, metavar="S", help="Seconds between two drains (10)."
         )
+        parser.add_argument(
+            "--json", action="store_true", help="Print one JSON object per run, and all else on stderr."
+        )
+        parser.add_argument(
+            "--fail-on",
+            choices=[NEVER, *LOSSES],
+            default=NEVER,
+            help="Exit with 1 if this, or worse, has happened to a message (never).",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Drain and print the summary. Raises CommandError if the queue is unavailable or a setting is wrong."""
+        """Drain and print the summary.
+
+        Raises CommandError if the queue is unavailable, if a setting is wrong, or as --fail-on says.
+        """
+        _refuse_contradictions(options)
+        self._output = Output(self.stdout, self.stderr, options)
         stop = StopRequest()
         drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop, Troubles())
         with stopping_on_signals(stop):
-            self._drain(drain, options)
+            losses = self._drain(drain, options)
             while options["loop"] and not self._wait(stop, options["interval"]):
                 self._drain(drain, options)
         if stop.forced_by is not None:
             sys.exit(128 + stop.forced_by)
+        if losses:
+            raise CommandError(f"Not all mail was delivered: {losses}.")
 
     def _wait(self, stop: StopRequest, seconds: float) -> bool:
         """Wait for the next run of a loop, as between two requests; return whether to stop."""
@@ -61,58 +80,43 @@ class Command(BaseCommand):
         reset_queries()
         return stop.wait(seconds)
 
-    def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> None:
+    def _drain(self, drain: DrainOptions, options: dict[str, Any]) -> str:
+        """Drain once, and return what happened that is at least as bad as --fail-on says."""
         # Subclasses written for 0.1.2 may accept no other argument.
         expire = [] if options["expire"] is None else [options["expire"]]
-        backends: list[Any] = []
-        results: list[tuple[int, int, int]] = []
-        failure: MailQueueError | None = None
-        try:
-            backends = backends_to_drain(options["using"])
-            for result in drain_all(backends, drain, *expire):  # not list(): keep the results that precede an error
-                results.append(result)
-        except MailQueueError as error:
-            failure = error
-            results += [backend.report.result for backend in backends[len(results) :][:1]]
-        reports = [backend.report for backend in backends]
-        if options["verbosity"] and (not options["loop"] or any(map(_is_news, results, reports))):
-            self._print(results, reports)
-        if failure is not None and not options["loop"]:
-            raise CommandError(str(failure)) from failure
-        self._report(drain, failure, backends)
-
-    def _report(self, drain: DrainOptions, failure: MailQueueError | None, backends: list[Any]) -> None:
-        """Print why nothing could be drained, but not again in each run of a loop."""
+        run = Run()
+        with self._output.watching(run) as on_event:
+            run.drain(options["using"], replace(drain, on_event=on_event), *expire)
+        self._output.show(run)
+        if run.failure is not None and not options["loop"]:
+            raise CommandError(str(run.failure)) from run.failure
+        losses = "" if options["fail_on"] == NEVER else run.describe_losses(options["fail_on"])
         assert drain.troubles is not None
-        report = partial(drain.troubles.report, log=self.stderr.write)
-        for backend in backends:
+        self._report(drain.troubles, run)
+        return losses
+
+    def _report(self, troubles: Troubles, run: Run) -> None:
+        """Print why nothing could be drained, but not again in each run of a loop."""
+        report = partial(troubles.report, log=self.stderr.write)
+        for backend in run.backends:
             if (reason := backend.report.paused) is not None:
                 name = backend.queue_name
                 text = f"{name} is paused{reason and ': '}{reason}. Nothing is delivered until it is resumed."
-                report(("paused", name), text, over=f"{name} is resumed.", log=self.stdout.write)
-        if failure is not None:
-            report("failure", str(failure), over="The queue is available again.")
-        elif not backends:
+                report(("paused", name), text, over=f"{name} is resumed.", log=self._output.say)
+        if run.failure is not None:
+            report("failure", str(run.failure), over="The queue is available again.")
+        elif not run.backends:
             report("no mailer", why_nothing_is_drained())
-        drain.troubles.end_run()
-
-    def _print(self, results: list[tuple[int, int, int]], reports: list[Report]) -> None:
-        others = (
-            (sum(report.requeued for report in reports), "message", "requeued"),
-            (sum(report.buried for report in reports), "message", "set aside"),
-            (sum(report.recipients_given_up for report in reports), "recipient", "given up"),
-        )
-        if words := ", ".join(f"{count(number, noun)} {what}" for number, noun, what in others if number):
-            self.stdout.write(f"{words}.")
-        sent, discarded, length = (count(sum(figures), "message") for figures in zip((0, 0, 0), *results, strict=True))
-        self.stdout.write(f"{sent} sent and {discarded} discarded out of {length}.")
-        self.stdout.flush()
+        troubles.end_run()
 
 
-def _is_news(result: tuple[int, int, int], report: Report) -> bool:
-    """Return whether the drain gave up or delivered anything; a loop prints no summary otherwise."""
-    sent, discarded, _ = result
-    return bool(sent or discarded or report.buried or report.recipients_given_up)
+def _refuse_contradictions(options: dict[str, Any]) -> None:
+    """Raise CommandError for options of a single run in a loop: a loop never ends by itself."""
+    for name, is_given in (("--fail-on", options["fail_on"] != NEVER),):
+        if options["loop"] and is_given:
+            raise CommandError(
+                f"{name} does not work with --loop, which goes on after each run. Leave out one of them."
+            )
 
 
 def _count(text: str) -> int:
