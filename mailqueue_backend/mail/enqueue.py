@@ -53,10 +53,7 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
     Raises UnstorableMessage for a message that cannot be pickled, and what refuse_unsendable() raises.
     """
     being_delivered = getattr(in_delivery, "message", None)
-    stamps_headers = backend.stamps_headers
-    # A site's own hook or method may send what Django does not.
-    sender = getattr(backend, "delivers_with", type(backend))
-    by_smtp = stamps_headers and _methods(sender) == _METHODS and not backend._has_own_hook
+    stamps_headers, by_smtp = backend.stamps_headers, sends_like_django(backend)
     serialised = []
     for number, message in enumerate(messages, start=1):
         if being_delivered is not None and message is being_delivered:
@@ -83,6 +80,12 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
                 f"Message {number} of {len(messages)} cannot be queued, since {culprit} cannot be pickled: {error}"
             ) from error
     return serialised
+
+
+def sends_like_django(backend: Any) -> bool:
+    """Return whether Django's own code sends by SMTP; a site's own hook or method may send what Django does not."""
+    sender = getattr(backend, "delivers_with", type(backend))
+    return backend.stamps_headers and _methods(sender) == _METHODS and not backend._has_own_hook
 
 
 def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:

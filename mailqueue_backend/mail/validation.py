@@ -85,7 +85,7 @@ def _refuse_addresses(message: EmailMessage, addresses: list[Any]) -> None:
     """Raise the error of Django for the first address that it cannot send."""
     for address in addresses:
         try:
-            _prepare_address(address, message.encoding or "utf-8")
+            prepare_address(address, message.encoding or "utf-8")
         except interrupts():
             raise
         except Exception as error:  # Python's parser may raise anything for what is no address
@@ -94,8 +94,8 @@ def _refuse_addresses(message: EmailMessage, addresses: list[Any]) -> None:
             raise UnstorableMessage(f"Django cannot send to or from {address!r}: {error}") from error
 
 
-def _prepare_address(address: Any, encoding: Any) -> Any:
-    """Prepare an address as Django's SMTP backend does when it sends."""
+def prepare_address(address: Any, encoding: Any) -> Any:
+    """Prepare an address as Django's SMTP backend does when it sends. Raises what Django and Python's parser raise."""
     # Django < 6.0: a function of the module.
     if not hasattr(SMTPBackend, "prep_address"):
         return django_message.sanitize_address(address, encoding)

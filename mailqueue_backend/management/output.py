@@ -11,6 +11,7 @@ from django.core.management.base import OutputWrapper
 
 from ..delivery.events import Event
 from ..delivery.words import count, printable
+from ..mail.rehearsal import Rehearsed
 from ..mail.runs import Run
 
 OnEvent = Callable[[Event], object]
@@ -47,6 +48,19 @@ class Output:
             self._print_json(run.figures())
         elif self._verbosity and (not self._is_loop or _is_news(run)):
             self._print_summary(run)
+
+    def show_rehearsal(self, rehearsed: list[Rehearsed]) -> None:
+        """Print each message that could not be delivered, or how many could."""
+        problems = [each for each in rehearsed if each.problem]
+        if self._as_json:
+            self._print_json(
+                {"fine": len(rehearsed) - len(problems), "problems": [each._asdict() for each in problems]}
+            )
+            return
+        for each in problems:
+            self.say(printable(f"{each.id}: {each.problem}"))
+        if self._verbosity and not problems:
+            self.say(f"{count(len(rehearsed), 'message')} can be delivered.")
 
     def _print_json(self, content: dict[str, Any]) -> None:
         self._stdout.write(json.dumps(content))

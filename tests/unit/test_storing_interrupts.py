@@ -79,7 +79,7 @@ class InterruptTests(QueueTestCase):
         self.assertInterrupted(RaisingMessage("Sub\nject", "Body", "from@example.com", ["to@example.com"]))
 
     def test_while_an_address_is_prepared(self) -> None:
-        with mock.patch("mailqueue_backend.mail.validation._prepare_address", side_effect=TimeIsUp):
+        with mock.patch("mailqueue_backend.mail.validation.prepare_address", side_effect=TimeIsUp):
             self.assertInterrupted(message(to=["Jörg <joerg@example.com>"]))
 
     def test_while_ignored_arguments_are_found(self) -> None:

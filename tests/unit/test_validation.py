@@ -76,7 +76,7 @@ class AddressTests(ValidationTestCase):
                     self.assertQueued(changed(to=[address]))
 
     def test_plain_address_is_not_parsed(self) -> None:
-        with mock.patch("mailqueue_backend.mail.validation._prepare_address") as prepare:
+        with mock.patch("mailqueue_backend.mail.validation.prepare_address") as prepare:
             self.assertQueued(changed(to=["a@example.com"] * 3, cc=["Ann Other <a@example.com>"]))
         prepare.assert_not_called()
 
@@ -148,7 +148,7 @@ class TextTests(ValidationTestCase):
         self.assertEqual(original.encoding, "no-charset")
 
     def test_index_error_of_the_parser_is_unstorable(self) -> None:
-        with mock.patch("mailqueue_backend.mail.validation._prepare_address", side_effect=IndexError):
+        with mock.patch("mailqueue_backend.mail.validation.prepare_address", side_effect=IndexError):
             self.assertRefused(UnstorableMessage, changed(to=["a@"]))
 
     def test_message_that_cannot_be_rendered_yet_is_accepted(self) -> None:

@@ -13,7 +13,10 @@ from django.db import connections, reset_queries
 
 from mailqueue_backend.delivery.limits import DrainOptions, StopRequest, stopping_on_signals
 from mailqueue_backend.delivery.troubles import Troubles
-from mailqueue_backend.mail.mailers import why_nothing_is_drained
+from mailqueue_backend.delivery.words import count
+from mailqueue_backend.errors import MailQueueError
+from mailqueue_backend.mail.mailers import backends_to_drain, why_nothing_is_drained
+from mailqueue_backend.mail.rehearsal import rehearse
 from mailqueue_backend.mail.runs import LOSSES, Run
 from mailqueue_backend.management.output import Output
 
@@ -53,14 +56,22 @@ class Command(BaseCommand):
             default=NEVER,
             help="Exit with 1 if this, or worse, has happened to a message (never).",
         )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="Open and render all queued mail, and send nothing; exit with 1 if any could not be delivered.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Drain and print the summary.
 
-        Raises CommandError if the queue is unavailable, if a setting is wrong, or as --fail-on says.
+        Raises CommandError if the queue is unavailable, if a setting is wrong, or as --fail-on and --dry-run say.
         """
         _refuse_contradictions(options)
         self._output = Output(self.stdout, self.stderr, options)
+        if options["dry_run"]:
+            self._rehearse(options["using"])
+            return
         stop = StopRequest()
         drain = DrainOptions(options["limit"], options["time_limit"], options["workers"], stop, Troubles())
         with stopping_on_signals(stop):
@@ -109,10 +120,23 @@ class Command(BaseCommand):
             report("no mailer", why_nothing_is_drained())
         troubles.end_run()
 
+    def _rehearse(self, using: str | None) -> None:
+        """Open and render everything that is queued. Raises CommandError if anything could not be delivered."""
+        try:
+            backends = backends_to_drain(using)
+            rehearsed = [each for backend in backends for each in rehearse(backend)]
+        except MailQueueError as error:
+            raise CommandError(str(error)) from error
+        if not backends:
+            self.stderr.write(why_nothing_is_drained())
+        self._output.show_rehearsal(rehearsed)
+        if problems := sum(1 for each in rehearsed if each.problem):
+            raise CommandError(f"{count(problems, 'message')} of {len(rehearsed)} could not be delivered by this code.")
+
 
 def _refuse_contradictions(options: dict[str, Any]) -> None:
     """Raise CommandError for options of a single run in a loop: a loop never ends by itself."""
-    for name, is_given in (("--fail-on", options["fail_on"] != NEVER),):
+    for name, is_given in (("--fail-on", options["fail_on"] != NEVER), ("--dry-run", options["dry_run"])):
         if options["loop"] and is_given:
             raise CommandError(
                 f"{name} does not work with --loop, which goes on after each run. Leave out one of them."
