@@ -19,6 +19,7 @@ from mailqueue_backend.mail.mailers import backends_to_drain, why_nothing_is_dra
 from mailqueue_backend.mail.rehearsal import rehearse
 from mailqueue_backend.mail.runs import LOSSES, Run
 from mailqueue_backend.management.output import Output
+from mailqueue_backend.management.ping import ping, url
 
 #: The value of --fail-on that is the default.
 NEVER = "never"
@@ -56,6 +57,7 @@ class Command(BaseCommand):
             default=NEVER,
             help="Exit with 1 if this, or worse, has happened to a message (never).",
         )
+        parser.add_argument("--ping", type=url, metavar="URL", help="Request URL after each run that went well.")
         parser.add_argument(
             "--dry-run",
             action="store_true",
@@ -103,8 +105,14 @@ class Command(BaseCommand):
             raise CommandError(str(run.failure)) from run.failure
         losses = "" if options["fail_on"] == NEVER else run.describe_losses(options["fail_on"])
         assert drain.troubles is not None
+        if options["ping"] and run.went_well and not losses and not drain.stop.asked:
+            self._ping(drain.troubles, options["ping"])
         self._report(drain.troubles, run)
         return losses
+
+    def _ping(self, troubles: Troubles, address: str) -> None:
+        if failure := ping(address):
+            troubles.report("ping", failure, log=self.stderr.write)
 
     def _report(self, troubles: Troubles, run: Run) -> None:
         """Print why nothing could be drained, but not again in each run of a loop."""
