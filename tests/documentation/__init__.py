@@ -3,6 +3,7 @@
 pages.py           the pages and their fences
 test_pages.py      links, defaults, figures
 test_python.py     code, settings, sessions of ``manage.py shell``
-test_commands.py   commands and systemd units
+test_commands.py   commands, systemd units, Kubernetes objects and Procfiles
+test_logging.py    the LOGGING that writes the delivery log
 test_printed.py    the lines that are quoted
 """

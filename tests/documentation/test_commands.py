@@ -1,4 +1,4 @@
-"""The commands and the systemd units that the documentation shows."""
+"""The commands, systemd units, Kubernetes objects and Procfiles that the documentation shows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest import mock, skipUnless
 
 from django.core.management import get_commands, load_command_class
 from django.db import connections
 from django.test import SimpleTestCase
+
+from mailqueue_backend.settings import Settings
 
 from .pages import PAGES, fences, without_fences
 
@@ -25,7 +29,7 @@ _INLINE = re.compile(r"`(?:python )?(manage\.py [^`…]+)`")
 
 def shown() -> Iterator[tuple[str, str]]:
     """Yield each line with a ``manage.py`` command, and where it is."""
-    for fence in fences("console", "ini", "pycon", "sh"):
+    for fence in fences("console", "ini", "procfile", "pycon", "sh"):
         yield from ((str(fence), line) for line in fence.text.splitlines() if "manage.py" in line)
     for page in PAGES:
         yield from ((page.name, " ".join(code.split())) for code in _INLINE.findall(without_fences(page)))
@@ -74,6 +78,39 @@ class UnitTests(SimpleTestCase):
                     # systemd looks for the program; everything else is as shown.
                     unit.write_text(fence.text.replace("/srv/site/.venv/bin/python", sys.executable), encoding="utf-8")
                     self.assertEqual(complaints(unit), "")
+
+
+class ProcfileTests(SimpleTestCase):
+    def test_every_line_is_a_process(self) -> None:
+        (fence,) = fences("procfile")
+        for line in fence.text.splitlines():
+            self.assertRegex(line, r"^[A-Za-z0-9_-]+: \S.*$")
+
+
+@skipUnless(find_spec("yaml"), "PyYAML is not installed")
+class KubernetesTests(SimpleTestCase):
+    def pods(self) -> Iterator[dict[str, Any]]:
+        """Yield the specification of the pods of each object."""
+        import yaml
+
+        for fence in fences("yaml"):
+            for found in yaml.safe_load_all(fence.text):
+                spec = found["spec"]["jobTemplate"]["spec"] if found["kind"] == "CronJob" else found["spec"]
+                yield spec["template"]["spec"]
+
+    def test_every_container_runs_a_command_that_the_parser_accepts(self) -> None:
+        pods = list(self.pods())
+        self.assertEqual(len(pods), 2)
+        for pod in pods:
+            for container in pod["containers"]:
+                python, manage, name, *rest = container["command"]
+                self.assertEqual((python, manage), ("python", "manage.py"))
+                load_command_class(get_commands()[name], name).create_parser("manage.py", name).parse_args(rest)
+
+    def test_every_pod_may_finish_its_deliveries(self) -> None:
+        lease: Any = Settings.MAIL_QUEUE_LEASE
+        for pod in self.pods():
+            self.assertEqual(pod["terminationGracePeriodSeconds"], lease.default / 2)
 
 
 def complaints(unit: Path) -> str:

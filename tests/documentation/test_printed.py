@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from io import StringIO
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
+from django.core.mail import EmailMessage
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.db.backends.utils import CursorWrapper
@@ -44,6 +46,7 @@ from .pages import fences
 
 READER = "reader@example.org"
 _VARIABLE = {
+    r"(age|seconds)=[\d.]+": r"\1=N",
     r"(127\.0\.0\.1|smtp\.example\.org|bulk\.example\.org):\d+": "SERVER",
     r"\b[0-9a-f]{12}\b": "ID",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d([.,]\d+)?": "TIME",
@@ -51,6 +54,9 @@ _VARIABLE = {
     r"\d+ (message|recipient|second|minute|hour|day|byte)s?": r"N \1",
     r"N message waits?, .*": "N message wait.",
     r"lease of \d+ s": "lease of N s",
+    r"of \d+ could not": "of N could not",
+    r"message_id=<\S+>": "message_id=ID",
+    r'("\w+": )[\d.]+': r"\1N",
 }
 
 
@@ -124,6 +130,29 @@ class PrintedTests(QueueTestCase):
 
     def bring_about_success(self) -> None:
         self.meet()
+
+    def bring_about_lines_at_level_info(self) -> None:
+        logger = logging.getLogger("mailqueue_backend.delivery")
+        logger.setLevel(logging.INFO)
+        try:
+            self.meet(always("dot", "250 2.0.0 Ok: queued as 4Xy"))
+        finally:
+            logger.setLevel(logging.NOTSET)
+
+    def bring_about_figures_for_programs(self) -> None:
+        self.send()
+        with ScriptedServer() as running:
+            self.run_command("--json", EMAIL_HOST="127.0.0.1", EMAIL_PORT=running.port)
+
+    def bring_about_dry_runs(self) -> None:
+        self.send()
+        self.run_command("--dry-run")
+        shop = ModuleType("shop.mail")
+        shop.OrderMessage = type("OrderMessage", (EmailMessage,), {"__module__": "shop.mail"})  # type: ignore[attr-defined]
+        with mock.patch.dict("sys.modules", {"shop": ModuleType("shop"), "shop.mail": shop}):
+            QueuedEmailBackend().send_messages([shop.OrderMessage("Your order", "", "shop@example.org", [READER])])
+            del shop.OrderMessage
+            self.run_command("--dry-run")
 
     def bring_about_a_server_that_cannot_be_reached(self) -> None:
         with ScriptedServer() as running:

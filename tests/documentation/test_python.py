@@ -19,11 +19,13 @@ from django.core import mail
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.db import connections
+from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.test import SimpleTestCase, override_settings
 from django.urls import path
 
-from mailqueue_backend import checks
+from mailqueue_backend import checks, signals
+from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.plain import PlainQueue
 from tests.cases import QueueTestCase, drain, enqueue
 from tests.smtp import ScriptedServer, always
@@ -59,14 +61,20 @@ OTHERS = {
     "celery": module("celery", shared_task=lambda **options: lambda function: function),
     "django_ses": module("django_ses", SESBackend=Service),
     "shop": module("shop"),
+    "shop.logs": module("shop.logs"),
+    "shop.models": module("shop.models", Customer=mock.Mock()),
     "shop.spool": module("shop.spool", Queue=SpoolQueue),
 }
 
 
+SIGNALS = [found for found in vars(signals).values() if isinstance(found, Signal)]
+
+
 @contextmanager
 def site() -> Iterator[None]:
-    """Provide a site's directory, as the current one, and the modules of other packages."""
+    """Provide a site's directory, as the current one, and the modules of other packages; disconnect its receivers."""
     directory_before = os.getcwd()
+    receivers_before = {signal: signal.receivers[:] for signal in SIGNALS}
     modules_before = {name: sys.modules[name] for name in OTHERS if name in sys.modules}
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
@@ -75,6 +83,9 @@ def site() -> Iterator[None]:
             yield
         finally:
             os.chdir(directory_before)
+            for signal, receivers in receivers_before.items():
+                signal.receivers = receivers
+                signal.sender_receivers_cache.clear()
             for name in OTHERS:
                 del sys.modules[name]
             sys.modules.update(modules_before)
@@ -94,7 +105,7 @@ def only(page: str) -> dict[str, Any]:
 
 class SettingsTests(SimpleTestCase):
     #: What a project's settings already define.
-    GIVEN = {"BASE_DIR": Path(), "INSTALLED_APPS": [], "DATABASES": {}}
+    GIVEN = {"BASE_DIR": Path(), "INSTALLED_APPS": [], "DATABASES": {}, "LOGGING": {}}
 
     def test_all_pass_the_system_checks(self) -> None:
         for fence in filter(lambda fence: fence.is_settings, fences("python")):
@@ -102,13 +113,13 @@ class SettingsTests(SimpleTestCase):
                 if "redis" in fence.text and find_spec("redis") is None:
                     self.skipTest("redis-py is not installed")
                 names = execute(fence, **{name: type(value)(value) for name, value in self.GIVEN.items()})
-                # The connections of a process cannot be changed.
+                # The connections of a process cannot be changed, and its logging is the one of the tests.
                 settings = {
                     name: value
                     for name, value in names.items()
-                    if name.isupper() and value != self.GIVEN.get(name) and name != "DATABASES"
+                    if name.isupper() and value != self.GIVEN.get(name) and name not in ("DATABASES", "LOGGING")
                 }
-                self.assertTrue(settings or names["DATABASES"])
+                self.assertTrue(settings or names["DATABASES"] or names["LOGGING"])
                 with override_settings(**settings), mock.patch.dict(connections.settings, mail={}):
                     self.assertEqual(problems(), [])
 
@@ -127,6 +138,8 @@ class CodeTests(QueueTestCase):
         for fence in fences("python"):
             if not fence.is_settings:
                 with self.subTest(str(fence)), site():
+                    if "mailqueue_backend.tasks" in fence.text and find_spec("django.tasks") is None:
+                        self.skipTest("django.tasks came with Django 6.0")
                     execute(fence)
 
     def test_a_module_of_the_site_s_own_is_a_queue(self) -> None:
@@ -142,6 +155,20 @@ class CodeTests(QueueTestCase):
             enqueue("a")
             self.assertEqual([drain(backend).discarded for _ in range(3)], [0, 0, 1])
         self.assertIn("Given up after three tries: a, To:['to@example.com']", self.log_lines()[0])
+
+    def test_refused_addresses_are_noted(self) -> None:
+        with (
+            site(),
+            ScriptedServer(always("RCPT", "550 5.1.1 unknown")) as server,
+            self.assertLogs("mailqueue_backend"),
+        ):
+            receiver = only("docs/signals.md")["note_refused_addresses"]
+            enqueue("a")
+            drain(QueuedEmailBackend("127.0.0.1", server.port), expire=0)
+            customers = OTHERS["shop.models"].Customer.objects
+        self.assertTrue(callable(receiver))  # a signal does not keep its receivers alive
+        customers.filter.assert_called_once_with(email="to@example.com")
+        customers.filter().update.assert_called_once_with(refused="550 5.1.1 unknown")
 
     def test_a_newsletter_has_its_own_server_and_queue(self) -> None:
         backend = only("docs/how-it-works.md")["NewsletterBackend"]()
