@@ -14,6 +14,7 @@ from django.test import override_settings, tag
 
 from mailqueue_backend.delivery import feed
 from mailqueue_backend.delivery.deadlines import Deadline
+from mailqueue_backend.delivery.events import Announcer
 from mailqueue_backend.delivery.limits import DrainOptions, Quota
 from mailqueue_backend.delivery.policy import DELIVERED
 from mailqueue_backend.delivery.report import Report
@@ -97,7 +98,8 @@ class HoldingContract(FeedMixin):
     def test_ready_messages_are_dropped_once_another_drain_may_hold_them(self) -> None:
         self.need("leases")
         self.enqueue("a", "b", "c")
-        owner = feed.Feed(self.queue, 60, Quota(3, DrainOptions()), Report(), feed.READY, lambda: True)
+        quota = Quota(3, DrainOptions())
+        owner = feed.Feed(self.queue, 60, quota, Report(), feed.READY, lambda: True, Announcer())
         first = owner.next()
         assert first is not None
         first.disposition = DELIVERED
