@@ -88,12 +88,22 @@ class ProcfileTests(SimpleTestCase):
 
 
 @skipUnless(find_spec("yaml"), "PyYAML is not installed")
+class YAMLTests(SimpleTestCase):
+    def test_every_fence_can_be_loaded(self) -> None:
+        import yaml
+
+        for fence in fences("yaml"):
+            with self.subTest(str(fence)):
+                self.assertTrue(all(yaml.safe_load_all(fence.text)))
+
+
+@skipUnless(find_spec("yaml"), "PyYAML is not installed")
 class KubernetesTests(SimpleTestCase):
     def pods(self) -> Iterator[dict[str, Any]]:
         """Yield the specification of the pods of each object."""
         import yaml
 
-        for fence in fences("yaml"):
+        for fence in fences("yaml", page="docs/running.md"):
             for found in yaml.safe_load_all(fence.text):
                 if isinstance(found, list):  # rules of Prometheus
                     continue
