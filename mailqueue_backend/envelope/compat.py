@@ -10,6 +10,7 @@ from collections.abc import Callable
 from email.charset import Charset
 from email.header import Header
 from email.message import Message
+from email.policy import SMTP
 from functools import partial
 from inspect import getattr_static
 from operator import is_
@@ -68,6 +69,17 @@ _ALTERNATIVE_METHODS = ("_create_alternatives", "_add_bodies")
 _COMMON_METHODS = ("_create_message", "_create_mime_attachment")
 #: The classes of messages that Django itself makes.
 DJANGOS_CLASSES = (EmailMessage, EmailMultiAlternatives)
+
+
+def render(message: Any) -> bytes:
+    """Return the bytes that Django's SMTP backend sends for a message. May raise anything."""
+    # Django < 6.0: message() has no policy.
+    rendered = message.message().as_bytes(linesep="\r\n") if USES_LEGACY_API else _with_policy(message)
+    return bytes(rendered)
+
+
+def _with_policy(message: Any) -> Any:
+    return message.message(policy=SMTP).as_bytes()
 
 
 def remove_connection(message: Any) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from email.policy import SMTP
 from pathlib import Path
-from typing import Any
 
-from ..envelope.compat import USES_LEGACY_API
+from ..envelope import compat
 from ..errors import Unreadable, interrupts
 from ..transport.rendering import with_encoded_attachments
 from .messages import Message
@@ -20,13 +18,11 @@ def render(message: Message) -> bytes:
         raise Unreadable(message.problem)
     email = with_encoded_attachments(message.envelope.email)
     try:
-        # Django < 6.0: message() has no policy.
-        rendered: Any = email.message().as_bytes(linesep="\r\n") if USES_LEGACY_API else _as_bytes(email)
+        return compat.render(email)
     except interrupts():
         raise
     except Exception as error:
         raise Unreadable(f"rendering it raised {type(error).__name__}: {error}") from error
-    return bytes(rendered)
 
 
 def export(messages: Iterable[Message], directory: Path) -> Iterator[tuple[Message, Path, str]]:
@@ -47,10 +43,6 @@ def export(messages: Iterable[Message], directory: Path) -> Iterator[tuple[Messa
         path = directory / f"{name}.{suffix}"
         _write_new(path, content)
         yield message, path, problem
-
-
-def _as_bytes(email: Any) -> Any:
-    return email.message(policy=SMTP).as_bytes()
 
 
 def _write_new(path: Path, content: bytes) -> None:

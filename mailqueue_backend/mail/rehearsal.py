@@ -7,15 +7,13 @@ that is gone. It does not call a site's own hooks, nor its _send(), which may se
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from email.policy import SMTP
 from typing import Any, NamedTuple
 
 from django.core.mail import EmailMessage
 
 from ..delivery.words import in_words
 from ..delivery.worker import MAX_DELIVERIES, why_unroutable
-from ..envelope import Envelope, id_of_unopened, loads
-from ..envelope.compat import USES_LEGACY_API
+from ..envelope import Envelope, compat, id_of_unopened, loads
 from ..envelope.signature import keys
 from ..errors import ConfigurationError, MailQueueError, Unreadable, interrupts
 from ..queues.base import Entry, MessageQueue, State
@@ -89,6 +87,5 @@ def _render(envelope: Envelope, backend: Any) -> bool:
     if sends_like_django(backend):
         for address in (message.from_email, *recipients):
             prepare_address(address, message.encoding or "utf-8")
-    renderer: Any = with_encoded_attachments(message)
-    (renderer.message() if USES_LEGACY_API else renderer.message(policy=SMTP)).as_bytes()
+    compat.render(with_encoded_attachments(message))
     return True

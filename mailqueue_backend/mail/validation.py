@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import copy
 import re
-from email.policy import SMTP
 from typing import Any
 
 from django.core.mail import EmailMessage
@@ -17,7 +16,7 @@ from django.core.mail import message as django_message
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.utils.functional import Promise
 
-from ..envelope.compat import DJANGOS_CLASSES, USES_LEGACY_API, remove_connection
+from ..envelope.compat import DJANGOS_CLASSES, USES_LEGACY_API, remove_connection, render
 from ..errors import UnstorableMessage, interrupts
 
 _ADDRESS = r"[\w+-]+(?:\.[\w+-]+)*@[\w-]{1,63}(?:\.[\w-]{1,63})*"
@@ -119,8 +118,7 @@ def _render(message: EmailMessage) -> None:
     if type(message) in DJANGOS_CLASSES:
         duplicate.attachments = []
     try:
-        rendered: Any = duplicate.message() if USES_LEGACY_API else duplicate.message(policy=SMTP)  # type: ignore[call-arg,unused-ignore]
-        rendered.as_bytes()
+        render(duplicate)
     except interrupts():
         raise
     except Exception as error:

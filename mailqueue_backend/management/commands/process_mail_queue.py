@@ -100,11 +100,12 @@ class Command(BaseCommand):
         run = Run()
         with self._output.watching(run) as on_event:
             run.drain(options["using"], replace(drain, on_event=on_event), *expire)
+        assert drain.troubles is not None
+        self._report_pauses(drain.troubles, run)
         self._output.show(run)
         if run.failure is not None and not options["loop"]:
             raise CommandError(str(run.failure)) from run.failure
         losses = "" if options["fail_on"] == NEVER else run.describe_losses(options["fail_on"])
-        assert drain.troubles is not None
         if options["ping"] and run.went_well and not losses and not drain.stop.asked:
             self._ping(drain.troubles, options["ping"])
         self._report(drain.troubles, run)
@@ -114,14 +115,17 @@ class Command(BaseCommand):
         if failure := ping(address):
             troubles.report("ping", failure, log=self.stderr.write)
 
-    def _report(self, troubles: Troubles, run: Run) -> None:
-        """Print why nothing could be drained, but not again in each run of a loop."""
-        report = partial(troubles.report, log=self.stderr.write)
+    def _report_pauses(self, troubles: Troubles, run: Run) -> None:
+        """Print which queues are paused, before the summary: 0.1.2 printed it last."""
         for backend in run.backends:
             if (reason := backend.report.paused) is not None:
                 name = backend.queue_name
                 text = f"{name} is paused{reason and ': '}{reason}. Nothing is delivered until it is resumed."
-                report(("paused", name), text, over=f"{name} is resumed.", log=self._output.say)
+                troubles.report(("paused", name), text, over=f"{name} is resumed.", log=self._output.say)
+
+    def _report(self, troubles: Troubles, run: Run) -> None:
+        """Print why nothing could be drained, but not again in each run of a loop."""
+        report = partial(troubles.report, log=self.stderr.write)
         if run.failure is not None:
             report("failure", str(run.failure), over="The queue is available again.")
         elif not run.backends:
