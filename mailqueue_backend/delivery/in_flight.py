@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 #: The fraction of the lease that must remain when a message is started; otherwise the lease is renewed first.
 FRESH = 0.75
+#: Leases for which the settlement of a delivered message is retried. After its lease, it still succeeds unless another
+#: consumer has reserved the message; while the queue is unavailable, none can.
+SETTLE_WITHIN = 3
 #: Seconds before which no message is dropped: a shorter lease may end during the exchange that reserves the message.
 SHORTEST_LEASE = 1.0
 #: Seconds that a suspect may wait in the queue while the drain is busy. After that, the drain settles all its messages
@@ -239,10 +242,10 @@ class InFlight:
         self._deliveries.clear()
 
     def _has_time_to_settle(self, done: Sequence[Delivery]) -> bool:
-        """Return whether a delivered message can still be settled within its lease, so that it is not sent twice."""
+        """Return whether to keep trying to settle, so that a delivered message is not sent twice."""
         if self._quota.stop.forced_by is not None:
             return False
-        latest = [each.reserved_at + FRESH * self._lease for each in done if each.disposition is DELIVERED]
+        latest = [each.reserved_at + SETTLE_WITHIN * self._lease for each in done if each.disposition is DELIVERED]
         return bool(latest) and monotonic() < latest[0]
 
     def _receive(self, answer: Exchange, began: float) -> None:

@@ -92,6 +92,16 @@ class UnavailableContract(FeedMixin):
         self.assertLeft()
 
     @override_settings(MAIL_QUEUE_LEASE=0.2)
+    def test_delivered_message_is_settled_when_the_queue_comes_back_after_the_lease(self) -> None:
+        self.need("leases")
+        self.set(PAUSES=(0, 0, 0.1))
+        self.enqueue("a")
+        with self.lose(2, amount=5):
+            self.drain()
+        self.assertEqual(self.sent(), ["a"])
+        self.assertLeft()
+
+    @override_settings(MAIL_QUEUE_LEASE=0.2)
     def test_lost_settlements_are_not_taken_for_deaths(self) -> None:
         self.need("leases")
         self.set(PAUSES=(0, 0, 0.01), FAST=0)
