@@ -51,8 +51,13 @@ class OwnRedis:
 
     def stop(self) -> None:
         self.pause(signal.SIGCONT)
-        self.process.terminate()
-        self.process.wait()
+        while True:
+            self.process.terminate()  # ignored while the server writes its first append-only file
+            try:
+                self.process.wait(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                continue
         (self.directory / "redis.log").unlink()
 
     def pause(self, how: int = signal.SIGSTOP) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock, skipUnless
 
+from django.conf import settings
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
@@ -295,10 +296,10 @@ class DatabaseInspectionTests(InspectionContract, TransactionTestCase):
                 cursor.execute("PRAGMA journal_mode=DELETE")
 
 
-@skipUnless("postgresql" in connections, "PostgreSQL does not answer, or its driver is not installed")
+@skipUnless("postgresql" in settings.DATABASES, "PostgreSQL does not answer, or its driver is not installed")
 class PostgreSQLInspectionTests(InspectionContract, TransactionTestCase):
     engine = "postgresql"
-    databases = {"default", "postgresql"}
+    databases = {"default"} | ({"postgresql"} & set(settings.DATABASES))
 
     def test_only_sqlite_has_a_journal_mode(self) -> None:
         self.assertEqual(self.queue.warnings(), [])
