@@ -12,10 +12,11 @@ from django.db.backends.utils import CursorWrapper
 from .. import base
 from ..base import EXCHANGE_BYTES, Entry, Exchange, MessageQueue, Reservation, Settlement
 from . import sql
+from .atomic import close_interrupted_transaction, in_transaction
 from .fresh import FreshRows
 from .models import DEFERRED, DUE, QueuedMessage
 from .rows import Receipt, Row, RowsMissing, compile_rows, compile_select, select, settle
-from .transactions import close_interrupted_transaction, in_transaction, translates_errors
+from .transactions import translates_errors
 
 #: Maximum number of selects, when other consumers claim all selected rows first.
 SELECTS = 50

@@ -14,11 +14,12 @@ from django.utils.dateparse import parse_datetime
 from ...settings import conf
 from ..base import Counts, Entry, MessageQueue, State
 from . import sql
+from .atomic import in_transaction
 from .consumer import SELECTS, Consumer
 from .models import DEFERRED, DUE, RESERVED, STATES, QueuedMessage
 from .rows import WRITTEN_DUE, Row, compile_select, select, written_time
 from .threads import allows_database_calls, closing_new_connection, run_in_thread
-from .transactions import SENDERS_PATIENCE, in_transaction, refuse_transaction, translates_errors
+from .transactions import SENDERS_PATIENCE, refuse_transaction, translates_errors
 
 #: How to store a message that is too large for MySQL.
 _PACKET_ADVICE = "the server's max_allowed_packet; raise it, or send a link instead of a large attachment"

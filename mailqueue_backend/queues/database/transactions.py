@@ -1,8 +1,4 @@
-"""Transactions: retry lost races, translate errors, and clean up after interrupts.
-
-An interrupt (KeyboardInterrupt, or any exception raised by a signal handler) can occur between any two lines. On the
-line that leaves ``with transaction.atomic():``, it prevents the call of Django's __exit__().
-"""
+"""Transactions: retry lost races, translate errors, and refuse a drain in a caller's transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from functools import wraps
 from time import monotonic
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections, router, transaction
+from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 from django.utils.connection import ConnectionDoesNotExist
 
 from ...errors import ConfigurationError, QueueUnavailable
@@ -159,28 +155,3 @@ def _cure(alias: str) -> str:
         return 'set "OPTIONS": {"transaction_mode": "IMMEDIATE"} for this database'
     # Django < 5.1: there is no such option.
     return "send the message after it, by transaction.on_commit()"
-
-
-def in_transaction(alias: str, work: Callable[[], R]) -> R:
-    """Call ``work`` in a transaction, or in a savepoint of the caller's transaction, and return its result."""
-    block = transaction.atomic(using=alias)
-    try:
-        with block:
-            return work()
-    finally:
-        if block in connections[alias].atomic_blocks:  # an interrupt has prevented its __exit__()
-            block.__exit__(KeyboardInterrupt, None, None)  # pragma: no cover - coverage's trace function is off there
-
-
-def close_interrupted_transaction(alias: str) -> None:
-    """Roll back a transaction that an interrupt inside Django's own code has left open, unless it is a caller's."""
-    connection = connections[alias]
-    if connection.atomic_blocks or connection.connection is None or not connection.settings_dict["AUTOCOMMIT"]:
-        return
-    connection.in_atomic_block = connection.needs_rollback = False
-    connection.savepoint_ids.clear()
-    try:
-        connection.rollback()
-        connection.set_autocommit(True)
-    except Error:
-        connection.close()

@@ -17,7 +17,7 @@ from django.test import tag
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues import database
 from mailqueue_backend.queues.base import Settlement
-from mailqueue_backend.queues.database.transactions import close_interrupted_transaction
+from mailqueue_backend.queues.database.atomic import close_interrupted_transaction
 from tests.engines.contract.base import LONG
 
 from .base import OnDatabase
