@@ -24,6 +24,17 @@ All but ``message_queued`` also have:
 ``age``         seconds since the message was queued
 ``seconds``     seconds that the attempt took
 ``relay``       the server or the backend that the message was passed to, such as "smtp.example.org:587"
+
+Two more signals are for receivers that would be too slow if they were called for each message. ``message_events`` is
+sent once for a group of messages, after their own signals, by the same process and thread:
+
+``events``      a list of objects that have the arguments above as attributes, and ``status``: "queued", "sent",
+                "partly" (accepted for some recipients), "requeued", "discarded" or "buried"
+
+``drain_ended`` is sent at the end of each drain, after the last message is settled:
+
+``queue``       the name of the queue
+``report``      the figures of the drain, as in the backend's ``report``
 """
 
 from django.dispatch import Signal
@@ -38,3 +49,7 @@ message_requeued = Signal()
 message_discarded = Signal()
 #: A message was moved to the dead queue, since it cannot be opened, or may crash the drain.
 message_buried = Signal()
+#: What became of a group of messages.
+message_events = Signal()
+#: A drain has ended.
+drain_ended = Signal()

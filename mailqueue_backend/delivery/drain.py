@@ -19,9 +19,10 @@ from django.db import connections
 from ..errors import QueueUnavailable
 from ..logs import get_logger
 from ..settings import conf
+from ..signals import drain_ended
 from .clock import describe_future
 from .deadlines import Watchdog
-from .events import Announcer
+from .events import Announcer, send_signal
 from .feed import READY, Feed
 from .in_flight import retry_while_unavailable
 from .limits import Quota
@@ -87,6 +88,7 @@ class Drain:
         with suppress(QueueUnavailable):
             if future := describe_future(queue, counts):
                 self._troubles.report(("future", queue.name), future)
+        send_signal(drain_ended, type(self._main.backend), {"queue": queue.name, "report": self.report})
         if pool.error is not None:
             raise pool.error
         return self.report

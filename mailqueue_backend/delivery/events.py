@@ -1,11 +1,11 @@
-"""What became of one message in a drain: a line in the log, and a signal."""
+"""What became of messages: a line in the log and a signal for each, and a signal for all."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
@@ -14,11 +14,11 @@ from django.dispatch import Signal
 
 from ..errors import interrupts
 from ..logs import get_logger
-from ..signals import message_buried, message_discarded, message_requeued, message_sent
+from ..signals import message_buried, message_discarded, message_events, message_requeued, message_sent
 
 logger = get_logger("delivery")
 
-_SIGNALS = (message_sent, message_requeued, message_discarded, message_buried)
+_SIGNALS = (message_sent, message_requeued, message_discarded, message_buried, message_events)
 #: A value that needs no quotes in the log.
 _PLAIN = re.compile(r"""[!#-<>-~]+""")
 
@@ -27,7 +27,7 @@ _PLAIN = re.compile(r"""[!#-<>-~]+""")
 class Event:
     """What became of one message; ``signals`` documents the other fields."""
 
-    #: "sent", "partly" (accepted for some recipients, but not for all), "requeued", "discarded" or "buried".
+    #: "queued", "sent", "partly" (accepted for some recipients, but not for all), "requeued", "discarded" or "buried".
     status: str
     signal: Signal
     sender: type
@@ -88,6 +88,11 @@ class Announcer:
         send_signal(event.signal, event.sender, arguments)
         if self._on_event is not None:
             self._call_back(self._on_event, event)
+
+    def announce_group(self, events: Sequence[Event]) -> None:
+        """Send message_events for events that were announced one by one."""
+        if events:
+            send_signal(message_events, events[0].sender, {"events": events})
 
     def _call_back(self, on_event: Callable[[Event], object], event: Event) -> None:
         """Pass an event to the caller. After an error, such as a closed pipe, pass no more."""

@@ -166,12 +166,15 @@ class InFlight:
             untold.forget(self._queue, delivery)
 
     def _announce(self, done: Sequence[Delivery]) -> None:
-        """Announce what became of messages, before the queue is told: a kill or an interrupt repeats an event."""
-        for delivery in done:
-            if delivery.event is not None:
-                self._announcer.announce(delivery.event)
-                delivery.event = None
-                self._renew([each for each in self._deliveries.values() if self.is_stale(each)])
+        """Announce what became of messages, before the queue is told: a kill or an interrupt repeats events."""
+        announced = [delivery for delivery in done if delivery.event is not None]
+        for delivery in announced:
+            assert delivery.event is not None
+            self._announcer.announce(delivery.event)
+            self._renew([each for each in self._deliveries.values() if self.is_stale(each)])
+        self._announcer.announce_group([delivery.event for delivery in announced if delivery.event is not None])
+        for delivery in announced:
+            delivery.event = None
 
     def must_run_dry(self) -> bool:
         """Return whether to settle all before reserving more: a suspect is in flight or has waited too long."""

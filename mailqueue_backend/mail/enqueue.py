@@ -14,7 +14,7 @@ from django.core.mail import DNS_NAME, EmailMessage, make_msgid
 from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.utils.timezone import get_current_timezone
 
-from ..delivery.events import send_signal
+from ..delivery.events import Event, send_signal
 from ..delivery.link import in_delivery
 from ..envelope import Meta, identity, latest_epoch, naive_local
 from ..envelope.compat import remove_connection
@@ -24,7 +24,7 @@ from ..envelope.pickling import name_unpicklable
 from ..errors import ConfigurationError, UnstorableMessage, interrupts
 from ..queues.base import MessageQueue
 from ..settings import conf
-from ..signals import message_queued
+from ..signals import message_events, message_queued
 from .mailers import DEFAULT_ALIAS
 from .validation import refuse_unsendable
 
@@ -89,9 +89,10 @@ def sends_like_django(backend: Any) -> bool:
 
 
 def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
-    """Send message_queued for messages that have just been stored."""
-    if not message_queued.has_listeners():
+    """Send the signals about messages that have just been stored."""
+    if not (messages and (message_queued.has_listeners() or message_events.has_listeners())):
         return
+    sender, events = type(backend), []
     for id, message, _ in messages:
         arguments = {
             "queue": backend.queue_name,
@@ -100,7 +101,9 @@ def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
             "message": message,
             "message_id": str(own_headers(message).get("message-id", "")),
         }
-        send_signal(message_queued, type(backend), arguments)
+        events.append(Event(status="queued", signal=message_queued, sender=sender, **arguments))
+        send_signal(message_queued, sender, arguments)
+    send_signal(message_events, sender, {"events": events})
 
 
 def write(queue: MessageQueue, payloads: Sequence[bytes]) -> None:

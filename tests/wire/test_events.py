@@ -21,7 +21,7 @@ from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.database.consumer import Consumer
 from tests.cases import MailTestCase, drain, enqueue
-from tests.smtp import Script, always, by_recipient, good
+from tests.smtp import Script, always, by_recipient, good, in_turn
 from tests.smtp.cases import DELIVERY, ScriptedTestCase
 from tests.wire.test_admin_handler import ADMINS, on_the_root_logger
 
@@ -142,6 +142,26 @@ class SignalTests(EventTestCase):
             (found["id"], found["message_id"]), (self.left()[0]["id"], found["message"].extra_headers["Message-ID"])
         )
 
+    def test_group_of_queued_messages(self) -> None:
+        self.serve()
+        with received("message_queued", "message_events") as calls:
+            self.enqueue("a", "b")
+        self.assertEqual([name for name, _ in calls], ["message_queued", "message_queued", "message_events"])
+        events = calls[-1][1]["events"]
+        self.assertEqual(
+            [(event.status, event.message.subject) for event in events], [("queued", "a"), ("queued", "b")]
+        )
+
+    def test_groups_of_a_drain_and_its_end(self) -> None:
+        self.serve(in_turn(dot=["451 later"]))
+        self.enqueue("a", "b", "c")
+        with received("message_sent", "message_events", "drain_ended") as calls, self.assertLogs(DELIVERY):
+            report = self.drain()
+        events = [event for name, found in calls if name == "message_events" for event in found["events"]]
+        self.assertEqual(sorted(event.status for event in events), ["requeued", "sent", "sent"])
+        self.assertEqual(calls[-1][0], "drain_ended")
+        self.assertEqual((calls[-1][1]["queue"], calls[-1][1]["report"]), (self.queue.name, report))
+
     def test_message_that_cannot_be_queued_has_no_signal(self) -> None:
         self.serve()
         broken = mock.patch.object(type(self.queue), "write_many", side_effect=QueueUnavailable)
@@ -240,6 +260,32 @@ class ReceiverTests(MailTestCase):
             drain()
         extended = [reservation for call in extend.call_args_list for reservation in call.args[1]]
         self.assertGreaterEqual(len(extended), 2)
+
+    def test_of_a_group_that_raises_is_logged(self) -> None:
+        def broken(**kwargs: Any) -> None:
+            raise ZeroDivisionError
+
+        enqueue("a")
+        signals.message_events.connect(broken)
+        self.addCleanup(signals.message_events.disconnect, broken)
+        with self.assertLogs(DELIVERY, "ERROR") as logs:
+            self.assertEqual(drain().sent, 1)
+        self.assertIn("The receiver", logs.output[0])
+
+    def test_that_is_interrupted_is_called_again(self) -> None:
+        seen: list[list[str]] = []
+
+        def interrupted(events: Any, **kwargs: Any) -> None:
+            seen.append([event.status for event in events])
+            if len(seen) == 1:
+                raise KeyboardInterrupt
+
+        enqueue("a")
+        signals.message_events.connect(interrupted)
+        self.addCleanup(signals.message_events.disconnect, interrupted)
+        with self.assertRaises(KeyboardInterrupt):
+            drain()
+        self.assertEqual((seen, self.queue.counts().waiting), ([["sent"], ["sent"]], 0))
 
     @override_settings(ADMINS=ADMINS)
     def test_that_raises_is_not_mailed(self) -> None:
