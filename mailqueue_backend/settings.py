@@ -143,6 +143,10 @@ class Settings:
     MAIL_QUEUE_LOG_FILE_MAXBYTES = Setting(5242880)
     #: Number of rotated discard logs that are kept.
     MAIL_QUEUE_LOG_FILE_BACKUP = Setting(5)
+    #: Days for which the history keeps a recipient after the last change.
+    MAIL_QUEUE_HISTORY_DAYS = Setting[float](30, int, float, positive=True)
+    #: Whether the history stores subjects.
+    MAIL_QUEUE_HISTORY_SUBJECTS = Setting(True)
     #: From queue-front: one of its modules, or a dotted path. None: the database queue.
     QUEUE_BACKEND = Setting[str | None](None, str, type(None))
     #: URL of the Redis queue: redis://, rediss:// or unix://, with password and database.

@@ -14,7 +14,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "tests.urls"
 TEST_RUNNER = "tests.runner.SkipReportingRunner"
 
-INSTALLED_APPS = ["mailqueue_backend", "mailqueue_backend.queues.database"]
+INSTALLED_APPS = [
+    "mailqueue_backend",
+    "mailqueue_backend.queues.database",
+    "tests.history.apps.DisconnectedHistoryConfig",
+]
 EMAIL_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
 EMAIL_HOST = "127.0.0.1"
 # A child process connects to the mail server of the test that started it.

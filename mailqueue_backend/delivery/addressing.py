@@ -24,16 +24,16 @@ def recipients_of(message: Any) -> list[str]:
 
 def names_of(addresses: Iterable[str], recipients: Sequence[str]) -> list[str]:
     """Return the recipients, as the message spells them, for addresses as they were sent to a server."""
-    known = {_as_sent(recipient): recipient for recipient in reversed(recipients)}
-    return [known.get(_as_sent(address), address) for address in addresses]
+    known = {bare_address(recipient): recipient for recipient in reversed(recipients)}
+    return [known.get(bare_address(address), address) for address in addresses]
 
 
 def with_addresses(recipients: Sequence[str], addresses: Iterable[str]) -> list[str]:
     """Return the recipients, each address once, and those of the addresses that belong to none of them."""
-    return list({_as_sent(each): each for each in reversed([*recipients, *addresses])}.values())[::-1]
+    return list({bare_address(each): each for each in reversed([*recipients, *addresses])}.values())[::-1]
 
 
-def _as_sent(recipient: str) -> str:
+def bare_address(recipient: str) -> str:
     """Return the bare address, its domain in ASCII."""
     local, at, domain = parseaddr(recipient)[1].rpartition("@")
     with suppress(UnicodeError):

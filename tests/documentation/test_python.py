@@ -25,6 +25,7 @@ from django.test import SimpleTestCase, override_settings
 from django.urls import path
 
 from mailqueue_backend import checks, signals
+from mailqueue_backend.history import receivers
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.plain import PlainQueue
 from tests.cases import QueueTestCase, drain, enqueue
@@ -106,8 +107,11 @@ def only(page: str) -> dict[str, Any]:
 class SettingsTests(SimpleTestCase):
     #: What a project's settings already define.
     GIVEN = {"BASE_DIR": Path(), "INSTALLED_APPS": [], "DATABASES": {}, "LOGGING": {}}
+    #: The apps that the README adds.
+    APPS = ["mailqueue_backend", "mailqueue_backend.queues.database"]
 
     def test_all_pass_the_system_checks(self) -> None:
+        self.addCleanup(receivers.disconnect)  # the history connects them when it is installed
         for fence in filter(lambda fence: fence.is_settings, fences("python")):
             with self.subTest(str(fence)), site():
                 if "redis" in fence.text and find_spec("redis") is None:
@@ -120,6 +124,8 @@ class SettingsTests(SimpleTestCase):
                     if name.isupper() and value != self.GIVEN.get(name) and name not in ("DATABASES", "LOGGING")
                 }
                 self.assertTrue(settings or names["DATABASES"] or names["LOGGING"])
+                if "INSTALLED_APPS" in settings:  # the page of an optional app adds only that one
+                    settings["INSTALLED_APPS"] = [*dict.fromkeys([*self.APPS, *settings["INSTALLED_APPS"]])]
                 with override_settings(**settings), mock.patch.dict(connections.settings, mail={}):
                     self.assertEqual(problems(), [])
 

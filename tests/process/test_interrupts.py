@@ -28,9 +28,13 @@ class InterruptsContract(Base):
 
     engine: str
 
+    def site(self) -> Site:
+        """Return the site whose drains are interrupted."""
+        return Site(self.engine)
+
     def check(self, interrupt: str, server: str, workers: int, stride: int) -> None:
         arguments = ("-m", "tests.kill.interrupts", interrupt, server, str(workers), str(stride))
-        tried = Site(self.engine).spawn(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        tried = self.site().spawn(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         output, errors = tried.communicate(timeout=600)
         self.assertEqual(tried.returncode, 0, errors)
         found = json.loads(output)

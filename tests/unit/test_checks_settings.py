@@ -90,8 +90,8 @@ class RangeTests(SimpleTestCase):
     def test_mail_may_never_expire(self) -> None:
         self.assertEqual(problems(check_ranges, MAIL_QUEUE_EXPIRE=float("inf")), [])
 
-    def test_a_lease_of_0_and_no_workers_are_reported(self) -> None:
-        for name, default in (("MAIL_QUEUE_LEASE", 600), ("MAIL_QUEUE_WORKERS", 8)):
+    def test_0_is_reported_where_the_number_must_be_positive(self) -> None:
+        for name, default in (("MAIL_QUEUE_LEASE", 600), ("MAIL_QUEUE_WORKERS", 8), ("MAIL_QUEUE_HISTORY_DAYS", 30)):
             with self.subTest(name):
                 ((id, message, hint),) = problems(check_ranges, **{name: 0})
                 self.assertEqual((id, hint), ("E005", f"The default is {default}."))

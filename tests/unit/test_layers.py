@@ -21,7 +21,7 @@ LAYERS = (
     ("envelope", "discards", "queues", "transport"),
     ("delivery",),
     ("mail",),
-    ("inspection",),
+    ("inspection", "history"),
     ("management", "tasks", "test"),
     ("checks",),
     ("apps",),
@@ -83,7 +83,10 @@ import importlib, os, pkgutil, sys
 import django
 from django.conf import settings
 settings.configure(
-    INSTALLED_APPS=["mailqueue_backend", "mailqueue_backend.queues.database"],
+    INSTALLED_APPS=[
+        *["django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"],
+        *["mailqueue_backend", "mailqueue_backend.queues.database", "mailqueue_backend.history"],
+    ],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nonexistent/db"}},
 )
 watched = False
