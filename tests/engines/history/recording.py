@@ -12,7 +12,7 @@ from django.utils import timezone
 from mailqueue_backend.history import receivers
 from tests.smtp import always, by_recipient
 
-from .base import HistoryCase
+from .base import HISTORY, HistoryCase
 
 
 class RecordingContract(HistoryCase):
@@ -90,6 +90,12 @@ class RecordingContract(HistoryCase):
         self.assertEqual(self.statuses(), {"a@example.com": "accepted"})
         self.record("a@example.com", recipients=[], remaining=["a@example.com"], id="ba9876543210")
         self.assertEqual(self.statuses(), {"a@example.com": "waiting"})
+
+    def test_sender_that_is_slower_than_the_drain_changes_nothing(self) -> None:
+        self.record("a@example.com")
+        with self.assertNoLogs(HISTORY):
+            self.send("a@example.com", headers={"Message-ID": "<a@example.com>"})
+        self.assertEqual(self.statuses(), {"a@example.com": "accepted"})
 
     def test_a_group_takes_one_statement(self) -> None:
         with self.assertNumQueries(3, using=self.alias) as captured:  # with BEGIN and COMMIT
