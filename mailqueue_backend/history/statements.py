@@ -25,7 +25,7 @@ R = TypeVar("R")
 UPDATED = ["mail_id", "queue", "status", "reply", "error", "attempts", "changed"]
 #: Maximum number of rows that one statement deletes; SQLite before 3.32 accepts 999 parameters.
 STEP = 500
-#: A larger number of days is before the year 1.
+#: More days are counted as so many, since datetime has no times before the year 1.
 LONGEST_DAYS = 365 * 1000
 
 
