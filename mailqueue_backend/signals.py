@@ -18,6 +18,7 @@ All but ``message_queued`` also have:
 ``recipients``  a list of those for which the server accepted the message in this attempt
 ``refused``     a dict of those given up in this attempt, with the reason of each
 ``remaining``   a list of those that the next attempt is for
+``reasons``     a dict of those in ``remaining``, with the reason of each
 ``attempts``    the number of attempts so far, including this one
 ``reply``       the server's last reply to the message, such as "250 2.0.0 Ok: queued as 4Xy"; "" if there was none
 ``error``       why the message was not delivered to all recipients; "" if it was

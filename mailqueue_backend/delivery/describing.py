@@ -96,6 +96,7 @@ def _result(outcome: Outcome, attempt: Attempt, message: Any, everyone: list[str
         "recipients": recipients,
         "refused": {name: reason_of.get(name, error) for name in given_up},
         "remaining": remaining,
+        "reasons": {name: reason_of.get(name, error) for name in remaining},
         "error": error,
     }
 

@@ -39,6 +39,7 @@ class Event:
     recipients: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     remaining: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
     attempts: int = 0
     reply: str = ""
     error: str = ""

@@ -68,8 +68,7 @@ def _results(event: Event) -> dict[str, tuple[Status, str, str]]:
     if event.status == "queued":
         return dict.fromkeys(recipients_of(event.message), (Status.QUEUED, "", ""))
     results: dict[str, tuple[Status, str, str]] = {}
-    waiting = dict.fromkeys(event.remaining, event.error)
-    for status, errors in ((Status.WAITING, waiting), (Status.GIVEN_UP, event.refused)):
+    for status, errors in ((Status.WAITING, event.reasons), (Status.GIVEN_UP, event.refused)):
         for name, error in errors.items():
             # If the server has accepted the message for anybody, its last reply is about them.
             results[name] = (status, error if event.recipients else event.reply, error)

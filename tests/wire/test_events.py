@@ -118,6 +118,7 @@ class SignalTests(EventTestCase):
         found = self.deliver(always("dot", "451 later"))
         self.assertEqual((self.signal, found["error"], found["attempts"]), ("message_requeued", "451 later", 1))
         self.assertEqual((found["recipients"], found["remaining"]), ([], ["to@example.com"]))
+        self.assertEqual(found["reasons"], {"to@example.com": "451 later"})
 
     def test_discarded(self) -> None:
         found = self.deliver(always("dot", "451 later"), expire=0)

@@ -52,6 +52,7 @@ class RecordingContract(HistoryCase):
         self.assertEqual(
             self.statuses(), {"a@example.com": "accepted", "b@example.com": "waiting", "c@example.com": "given up"}
         )
+        self.assertEqual(self.rows.get(address="b@example.com").reply, "450 4.2.2 full")
         self.assertEqual(self.rows.get(address="c@example.com").reply, "550 5.1.1 unknown")
         first = self.rows.get(address="a@example.com").changed
         self.drain()
@@ -88,7 +89,7 @@ class RecordingContract(HistoryCase):
         self.record("a@example.com")
         self.record("a@example.com", recipients=[], refused={"a@example.com": "550 5.7.1 seen before"})
         self.assertEqual(self.statuses(), {"a@example.com": "accepted"})
-        self.record("a@example.com", recipients=[], remaining=["a@example.com"], id="ba9876543210")
+        self.record("a@example.com", recipients=[], reasons={"a@example.com": "451 later"}, id="ba9876543210")
         self.assertEqual(self.statuses(), {"a@example.com": "waiting"})
 
     def test_sender_that_is_slower_than_the_drain_changes_nothing(self) -> None:
