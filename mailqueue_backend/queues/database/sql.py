@@ -24,7 +24,7 @@ BATCH_BYTES = 400_000
 #: Maximum bytes of an INSERT of one row, in addition to its payload.
 INSERT_BYTES = 2_000
 #: Maximum rows per INSERT: SQLite limits the number of its parameters.
-BATCH_ROWS = 400
+BATCH_ROWS = 300
 #: MySQL's error numbers for a row that is too large for its log or for max_allowed_packet, and for a lost connection.
 MYSQL_REFUSALS = (1118, 1153, 2006, 2013)
 _COLUMNS = "(queue, due, receipt, deliveries, payload)"
@@ -101,31 +101,32 @@ def put_back(alias: str) -> str:
     return f"UPDATE {table(alias)} SET receipt = NULL, due = %s, deliveries = %s WHERE receipt = %s AND id = %s"
 
 
-@lru_cache(maxsize=64)
-def insert_due(alias: str, amount: int) -> str:
-    """Parameters: for each row the queue and the payload, as the driver's Binary()."""
-    row = f"(%s, {due_in(alias, 0).sql}, NULL, 0, {_binary(alias)})"
-    return f"INSERT INTO {table(alias)} {_COLUMNS} VALUES {', '.join([row] * amount)}"
-
-
-def insert_delayed(cursor: CursorWrapper, queue: str, payload: bytes, delay: float) -> None:
-    """Insert a payload that is due in ``delay`` seconds."""
+def insert(cursor: CursorWrapper, queue: str, payloads: Sequence[bytes], delay: float = 0) -> None:
+    """Insert a batch of payloads that are due in ``delay`` seconds, in one statement."""
     alias = cursor.db.alias
     due, params = due_in(alias, delay)
-    statement = f"INSERT INTO {table(alias)} {_COLUMNS} VALUES (%s, {due}, NULL, 0, {_binary(alias)})"
-    cursor.execute(statement, [queue, *params, cursor.db.Database.Binary(payload)])
+    row = f"(%s, {due}, NULL, 0, {_binary(alias)})"
+    values: list[Any] = []
+    for payload in payloads:
+        values += (queue, *params, cursor.db.Database.Binary(payload))
+    cursor.execute(f"INSERT INTO {table(alias)} {_COLUMNS} VALUES {', '.join([row] * len(payloads))}", values)
 
 
-def batches(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Split payloads into batches of at most BATCH_ROWS and BATCH_BYTES; a bigger payload is a batch by itself."""
+def batches(payloads: Sequence[bytes], delays: Sequence[float] = ()) -> Iterator[tuple[Sequence[bytes], float]]:
+    """Split payloads into batches of the same delay, of at most BATCH_ROWS and BATCH_BYTES.
+
+    A bigger payload is a batch by itself.
+    """
+    delays = delays or [0] * len(payloads)
     start = size = 0
-    for position, payload in enumerate(payloads):
-        if position > start and (size + len(payload) > BATCH_BYTES or position - start == BATCH_ROWS):
-            yield payloads[start:position]
+    for position, (payload, delay) in enumerate(zip(payloads, delays, strict=True)):
+        is_full = size + len(payload) > BATCH_BYTES or position - start == BATCH_ROWS
+        if position > start and (is_full or delay != delays[start]):
+            yield payloads[start:position], delays[start]
             start, size = position, 0
         size += len(payload)
     if payloads:
-        yield payloads[start:]
+        yield payloads[start:], delays[start]
 
 
 def max_allowed_packet(cursor: CursorWrapper) -> int:
