@@ -38,7 +38,8 @@ def remember(queue: MessageQueue, deliveries: Iterable[Delivery]) -> None:
     """Remember messages that cannot be settled."""
     for delivery in deliveries:
         settlement = None
-        if delivery.settlement is not None and delivery.settlement.how in ("ack", "release"):
+        is_whole = delivery.aside is None
+        if is_whole and delivery.settlement is not None and delivery.settlement.how in ("ack", "release"):
             settlement = delivery.settlement[1:]
         known = Untold(delivery.survived + 1, delivery.disposition, settlement)
         _untold[_key(queue, delivery.reservation.payload)] = known

@@ -13,11 +13,12 @@ from time import monotonic
 from typing import Any
 
 from ..discards import lines_written
-from ..envelope import Envelope, loads
+from ..envelope import Envelope, Meta, loads, meta_of_unopened
 from ..envelope.signature import keys
 from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
 from ..settings import conf
+from .admission import Admission
 from .deadlines import DOT_SECONDS
 from .describing import describe, describe_buried
 from .link import State
@@ -25,18 +26,20 @@ from .mailer import Mailer
 from .policy import (
     DELIVERED,
     DISCARDED,
+    FOREIGN,
     NOT_TRIED,
     RETURNED,
     Attempt,
     Disposition,
     bury,
+    give_up_over,
     judge,
     leave,
     lines_of,
     log_given_up_by_hook,
 )
 from .report import Outcome
-from .requeueing import after_interrupt, reopen, requeue
+from .requeueing import after_interrupt, reopen, requeue, stored_for
 from .session import Session
 from .settling import Delivery
 
@@ -68,6 +71,7 @@ class Worker:
         self._expired = expired
         self._leases = leases
         self._keys = keys()
+        self._admission = Admission()
         self._wants_events = wants_events
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
@@ -125,17 +129,25 @@ class Worker:
             if reservation.deliveries - delivery.survived > MAX_DELIVERIES:
                 raise Unreadable(f"it was reserved by {MAX_DELIVERIES} processes that died")
             envelope = loads(reservation.payload, self._keys)
-        except UnknownClass as error:
-            return leave(error) if self._leases else bury(error)
         except Unreadable as error:
-            return bury(error)
+            # The other site may have another SECRET_KEY, and other classes.
+            meta = meta_of_unopened(reservation.payload)
+            if meta is not None and self._admission.is_foreign(meta):
+                return self._release_foreign(meta)
+            return leave(error) if self._leases and isinstance(error, UnknownClass) else bury(error)
         delivery.id = envelope.meta.id
+        if self._admission.is_foreign(envelope.meta):
+            return self._release_foreign(envelope.meta)
+        session = self._find_session(envelope.meta.using)
+        if (refused := self._restrict(session, delivery, envelope)) is not None:
+            return refused
         fields = {"created": envelope.created, **envelope.extra}
         if not envelope.meta.stored:
             envelope.meta.write(fields)
-        session = self._find_session(envelope.meta.using)
         message, began = envelope.email, monotonic()
-        if session is None:
+        if envelope.meta.is_over():
+            session, outcome = None, give_up_over(message, envelope.meta, fields)
+        elif session is None:
             outcome = self._requeue_unroutable(envelope, fields)
         else:
             outcome = self._call_hook(session, envelope, fields, reservation.payload)
@@ -144,6 +156,30 @@ class Worker:
         if self._wants_events and disposition not in (NOT_TRIED, RETURNED):
             delivery.event = describe(session, self._main, message, envelope, outcome, seconds)
         return disposition
+
+    def _release_foreign(self, meta: Meta) -> Disposition:
+        self._main.report_trouble(self._admission.describe_foreign(self._main.backend.queue_name, meta))
+        return FOREIGN
+
+    def _restrict(self, session: Session | None, delivery: Delivery, envelope: Envelope) -> Disposition | None:
+        """Restrict a message to the recipients that MAIL_QUEUE_ONLY_TO allows, and split the others from it.
+
+        Return a disposition if there are none, or if it cannot be split; otherwise None.
+        """
+        mailer = self._main if session is None else session.mailer
+        split = self._admission.split(mailer.backend, envelope.email, envelope.meta)
+        delivery.aside = None
+        if split is None:
+            return None
+        if not split.allowed:
+            return bury(split.reason)
+        try:
+            delivery.aside = stored_for(delivery.reservation.payload, split.others), split.reason
+        except Unreadable as error:
+            return bury(f"{split.reason}, and {error}")
+        envelope.meta.remaining = split.allowed
+        envelope.meta.write(envelope.extra)
+        return None
 
     def _dispose(
         self,
@@ -156,7 +192,7 @@ class Worker:
         if outcome.sent:
             return DELIVERED
         self.undelivered += 1
-        self.oldest = min(self.oldest, envelope.meta.epoch(envelope.created))
+        self.oldest = min(self.oldest, envelope.meta.since(envelope.created))
         if not outcome.requeue:
             return DISCARDED
         if session is not None and session.not_tried:

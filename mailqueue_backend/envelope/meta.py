@@ -126,10 +126,6 @@ class Meta:
         epoch = self.epoch(created)
         return epoch if self.send_at is None else max(epoch, self.send_at)
 
-    def is_scheduled(self) -> bool:
-        """Return whether ``send_at`` is in the future."""
-        return self.send_at is not None and self.send_at > time.time()
-
     def is_over(self) -> bool:
         """Return whether ``expires_at`` has passed."""
         return self.expires_at is not None and self.expires_at <= time.time()

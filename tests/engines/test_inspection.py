@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock, skipUnless
 
 from django.conf import settings
+from django.core.mail import EmailMessage
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
@@ -56,6 +57,11 @@ class InspectionContract(FeedMixin):
     def settle_first(self, how: Any, **more: Any) -> None:
         with self.queue.consumer(LONG) as consumer:
             consumer.exchange([Settlement(self.take(consumer), how, **more)])
+
+    def schedule(self, subject: str, seconds: float) -> None:
+        email = EmailMessage(subject, to=["to@example.com"])
+        email.send_at = time.time() + seconds  # type: ignore[attr-defined]
+        self.backend().send_messages([email])
 
     def fill(self) -> None:
         """Put one message into each state, with the state as its subject."""
