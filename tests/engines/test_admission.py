@@ -249,6 +249,15 @@ class OnlyToContract(Contract):
         self.assertEqual((self.set_aside(), self.queue.counts()), ([("a", [YOU])], (0, 0, 0, 0, 1)))
 
     @override_settings(MAIL_QUEUE_ONLY_TO=[ME])
+    def test_the_others_are_not_lost_after_an_interrupt(self) -> None:
+        self.send("a", to=[ME, YOU])
+        interrupted = mock.patch("mailqueue_backend.delivery.worker.Worker._dispose", side_effect=KeyboardInterrupt)
+        with interrupted, self.assertRaises(KeyboardInterrupt):
+            self.drain()
+        self.assertEqual((self.received(), self.set_aside()), ([("a", [ME])], [("a", [YOU])]))
+        self.assertEqual(len(self.queue), 0)
+
+    @override_settings(MAIL_QUEUE_ONLY_TO=[ME])
     def test_several_workers_do_the_same(self) -> None:
         self.send(*(f"{number:02}" for number in range(50)), to=[ME, YOU])
         self.script = lambda step, argument: time.sleep(0.01) if step == "RCPT" else None  # type: ignore[func-returns-value]
