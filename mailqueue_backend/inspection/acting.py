@@ -18,6 +18,7 @@ from ..envelope.signature import keys
 from ..errors import Unreadable
 from ..queues.base import Consumer, Entry, How, MessageQueue, Settlement, State
 from ..settings import conf
+from .announcing import announce_discard, announce_revival
 from .listing import PAGE
 from .messages import Message, open_entry
 
@@ -82,6 +83,7 @@ class Discard(Action):
         created = message.envelope.created if message.envelope else "unknown"
         line = ("Message Discarded", created, message.subject, message.sender, message.recipients)
         log_discard(DiscardLine(*line, error, message.id, message.message_id))
+        announce_discard(message, "discarded by mail_queue")
         return "ack"
 
 
@@ -116,6 +118,7 @@ class Revive(Action):
         """Write it to the queue."""
         payload = message.entry.payload
         message.queue.write(sign(payload) if message.problem else payload)
+        announce_revival(message, "revived by mail_queue")
         return "ack"
 
 

@@ -236,6 +236,9 @@ class PrintedTests(QueueTestCase):
         with mock.patch.object(in_flight, "PAUSES", (0,)), locked, outside:
             self.run_command()
 
+    def bring_about_a_pruned_history(self) -> None:
+        call_command("mail_queue", "prune", stdout=self.printed)
+
     def bring_about_a_clock_that_was_ahead(self) -> None:
         self.send()
         with self.queue.consumer(60) as consumer:

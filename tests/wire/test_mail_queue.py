@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from datetime import timedelta
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from django.utils import timezone
 
 from mailqueue_backend.errors import QueueUnavailable
+from mailqueue_backend.history.models import Recipient
 from mailqueue_backend.queues.base import Settlement
 from mailqueue_backend.queues.paused import paused_reason
 from tests.cases import BACKEND, QueueTestCase, enqueue, message, process_mail_queue
 from tests.smtp import ScriptedServer
+from tests.wire.test_events import received
 
 CONSOLE = "django.core.mail.backends.console.EmailBackend"
 
@@ -317,6 +321,39 @@ class ActingTests(CommandTestCase):
     def test_verbosity_0_prints_nothing(self) -> None:
         for arguments in (("pause",), ("resume",), ("retry", "--all", "--no-input")):
             self.assertEqual(self.call(*arguments, verbosity=0), "")
+
+
+class SignalTests(CommandTestCase):
+    """What the command does with messages is announced, too: the history records it."""
+
+    def test_discard(self) -> None:
+        enqueue("a")
+        with received("message_discarded", "message_events") as calls:
+            self.call("discard", "--all", interactive=False)
+        (name, found), (group, events) = calls
+        self.assertEqual((name, group), ("message_discarded", "message_events"))
+        self.assertEqual(found["refused"], {"to@example.com": "discarded by mail_queue"})
+        self.assertEqual([event.status for event in events["events"]], ["discarded"])
+
+    def test_revive(self) -> None:
+        enqueue("a")
+        self.settle("bury")
+        with received("message_requeued") as calls:
+            self.call("revive", "--all", interactive=False)
+        ((_, found),) = calls
+        self.assertEqual((found["remaining"], found["error"]), (["to@example.com"], "revived by mail_queue"))
+
+
+class PruneTests(CommandTestCase):
+    def test_old_rows_are_deleted(self) -> None:
+        old = timezone.now() - timedelta(days=31)
+        times = {"queued": old, "changed": old}
+        Recipient.objects.create(address="to@example.com", message_id="<a@example.com>", **times)
+        self.assertEqual(self.call("prune"), "1 row deleted.\n")
+
+    @override_settings(INSTALLED_APPS=["mailqueue_backend", "mailqueue_backend.queues.database"])
+    def test_history_that_is_not_installed_is_an_error(self) -> None:
+        self.assertFails('There is no history: add "mailqueue_backend.history"', "prune")
 
 
 class MonitoringTests(CommandTestCase):

@@ -48,6 +48,7 @@ def add_subcommands(parser: ArgumentParser) -> None:
     _add_limits(add("check", "Check the queues as a Nagios plugin does: one line, and exit status 0, 1, 2 or 3."))
     metrics = add("metrics", "Print the figures of each queue for Prometheus.")
     metrics.add_argument("--output", type=Path, metavar="FILE", help="Replace FILE by them.")
+    add("prune", "Delete the rows of the history that are older than MAIL_QUEUE_HISTORY_DAYS.")
     export = add("export", "Write each message to a file: the bytes that would be sent.")
     export.add_argument("directory", type=Path, metavar="DIR")
     _add_state(export)

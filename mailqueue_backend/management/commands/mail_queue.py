@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
@@ -160,6 +161,15 @@ class Command(BaseCommand):
         for queue in _queues(options):
             was_paused = resume(queue)
             self._say(options, f"{queue.name} is resumed." if was_paused else f"{queue.name} was not paused.")
+
+    def _prune(self, options: dict[str, Any]) -> None:
+        """Prune the history, which drains do in small steps."""
+        if not apps.is_installed("mailqueue_backend.history"):
+            raise CommandError('There is no history: add "mailqueue_backend.history" to INSTALLED_APPS, and migrate.')
+        # It has models, which can be imported only where the app is installed.
+        from mailqueue_backend.history.statements import prune
+
+        self._say(options, f"{count(prune(), 'row')} deleted.")
 
     # printing
 
