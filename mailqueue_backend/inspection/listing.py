@@ -37,14 +37,17 @@ class Criteria(NamedTuple):
         )
 
 
-def list_messages(queue: MessageQueue, states: Iterable[State] = STATES) -> Iterator[Message]:
+def list_messages(
+    queue: MessageQueue, states: Iterable[State] = STATES, after: Entry | None = None
+) -> Iterator[Message]:
     """Open the messages in these states, in each state oldest first. Raises QueueUnavailable.
 
+    ``after``: an entry of a single state, behind which to begin.
     A message that moves to another state meanwhile may be listed twice, or not at all.
     """
     accepted = keys()
     for state in states:
-        for entry in _entries(queue, state):
+        for entry in _entries(queue, state, after):
             yield open_entry(queue, entry, accepted)
 
 
@@ -78,8 +81,7 @@ def _find(queues: Sequence[MessageQueue], ids: Sequence[str]) -> dict[str, list[
     return found
 
 
-def _entries(queue: MessageQueue, state: State) -> Iterator[Entry]:
-    after: Entry | None = None
+def _entries(queue: MessageQueue, state: State, after: Entry | None = None) -> Iterator[Entry]:
     while page := queue.browse(state, PAGE, after):
         yield from page
         after = page[-1]

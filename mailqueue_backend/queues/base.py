@@ -275,6 +275,28 @@ class MessageQueue:
         """
         raise NotImplementedError(f"{type(self).__qualname__} must define browse()")
 
+    def bookmark(self, entry: Entry) -> list[Any]:
+        """Return an entry without its payload, as JSON can store it."""
+        return [entry.state, entry.key, entry.due, entry.deliveries]
+
+    def entry_at(self, bookmark: list[Any]) -> Entry:
+        """Return the entry of a bookmark; its payload is empty. It is accepted by refresh() and browse(after=…)."""
+        state, key, due, deliveries = bookmark
+        return Entry(tuple(key) if isinstance(key, list) else key, b"", state, due, deliveries)
+
+    def refresh(self, entry: Entry) -> Entry | None:
+        """Return a message as it is now, perhaps in another state; None if it is not found where it was listed.
+
+        The payload of ``entry`` is not used.
+        """
+        after: Entry | None = None
+        while page := self.browse(entry.state, 10, after):
+            for found in page:
+                if found.key == entry.key:
+                    return found
+            after = page[-1]
+        return None
+
     def is_delayed(self, entry: Entry) -> bool:
         """Return whether a release without a delay makes a due or deferred message available earlier.
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.db import connections
-from django.db.models import Count, Q
+from django.db.models import Case, CharField, Count, Q, QuerySet, Value, When
 from django.utils.dateparse import parse_datetime
 
 from ...settings import conf
@@ -166,11 +166,21 @@ class Queue(MessageQueue):
             due, pk = after.key
             written = written_time(alias, due)
             rows = rows.filter(Q(due__gt=written) | Q(pk__gt=pk), due__gte=written)
-        found = rows.annotate(written_due=WRITTEN_DUE).values_list("pk", "written_due", "payload", "deliveries")
-        return [
-            Entry((due, pk), bytes(payload), state, _epoch(due), deliveries)
-            for pk, due, payload, deliveries in found[:limit]
-        ]
+        return [_entry(state, *values) for values in _values(rows)[:limit]]
+
+    @translates_errors()
+    def refresh(self, entry: Entry) -> Entry | None:
+        """Find the row by its id, which it has until it is released."""
+        rows = QueuedMessage.objects.using(self.alias).filter(queue__in=[self.name, self.dead_name], pk=entry.key[1])
+        for state, *values in _values(rows, self._state()):
+            return _entry(state, *values)
+        return None
+
+    def _state(self) -> Case:
+        """Return the expression for the state of a row."""
+        dead = When(queue=self.dead_name, then=Value("dead"))
+        live = [When(condition, then=Value(state)) for state, condition in STATES.items() if state != "dead"]
+        return Case(dead, *live, output_field=CharField())
 
     @translates_errors()
     def warnings(self) -> list[str]:
@@ -189,6 +199,14 @@ def _without_wal(alias: str, mode: str) -> str:
         f"SQLite on {alias!r} is in journal mode {mode}: readers and writers wait for each other. "
         f'Run once: sqlite3 {connections[alias].settings_dict["NAME"]} "PRAGMA journal_mode=WAL".'
     )
+
+
+def _values(rows: QuerySet[QueuedMessage], *columns: Case) -> Any:
+    return rows.annotate(written_due=WRITTEN_DUE).values_list(*columns, "pk", "written_due", "payload", "deliveries")
+
+
+def _entry(state: State, pk: int, due: str, payload: Any, deliveries: int) -> Entry:
+    return Entry((due, pk), bytes(payload), state, _epoch(due), deliveries)
 
 
 def _epoch(due: Any) -> float:

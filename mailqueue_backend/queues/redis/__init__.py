@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from secrets import token_hex
+from typing import Any
 
 from ...errors import ConfigurationError, QueueUnavailable
 from ...settings import conf
@@ -22,6 +23,8 @@ from .script import Argument, Script, microseconds
 
 #: Seconds for which read() reserves a message before it deletes it.
 READ_LEASE = 60
+#: refresh() looks for a message that has moved in a list by up to MOVED places, at STEP places at a time.
+MOVED, STEP = 10_000, 10
 
 
 class Queue(MessageQueue):
@@ -83,12 +86,44 @@ class Queue(MessageQueue):
     def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
         """List a page. Due messages are listed in this order: ended leases, deferred messages, the list."""
         position: list[Argument] = ["", "", 0, -1, ""]
+        if after is not None and after.due is None and not after.payload:
+            after = self.refresh(after)  # None: all messages before it have gone, too
         if after is not None and after.due is None:
             position = ["", "", 0, getattr(after.key, "listed_at", 0), after.payload]
         elif after is not None:
             position = [after.key, microseconds(after.due or 0), after.deliveries, -1, ""]
         page = self._script.run(["browse", 0, state, limit, *position])
         return [_read_entry(state, *found) for found in page]
+
+    def bookmark(self, entry: Entry) -> list[Any]:
+        """Add the index at which a message was listed."""
+        return [*super().bookmark(entry), getattr(entry.key, "listed_at", None)]
+
+    def entry_at(self, bookmark: list[Any]) -> Entry:
+        """Return the entry, with this index."""
+        entry = super().entry_at(bookmark[:4])
+        return entry if entry.due is not None else entry._replace(key=_list_key(entry.key, bookmark[4]))
+
+    def refresh(self, entry: Entry) -> Entry | None:
+        """Find a message by its id, or near the index at which it was listed: it moves when others leave the list."""
+        if entry.due is not None:
+            for state, *found in self._script.run(["look", 0, entry.key]):
+                return _read_entry(state.decode(), *found)
+            return None
+        listed_at = entry.key.listed_at
+        lasts = range(listed_at + STEP, max(listed_at - MOVED, -1), -STEP)
+        for first, last in ((listed_at, listed_at), *((max(last - STEP + 1, 0), last) for last in lasts)):
+            for found in self._listed(entry.state, first, last):
+                if found.key == entry.key:
+                    return found
+        return None
+
+    def _listed(self, state: State, first: int, last: int) -> list[Entry]:
+        try:
+            payloads = self._server.client.lrange(self.dead_name if state == "dead" else self.name, first, last)
+        except self._driver_error as error:
+            raise self._unavailable(error) from error
+        return [_read_entry(state, index, payload, b"", 0) for index, payload in enumerate(payloads, first)]
 
     def denied(self) -> list[str]:
         """Return the commands and keys that a drain needs and the Redis user may not use; this runs no command."""
@@ -160,6 +195,10 @@ class ListKey(str):
 def _read_entry(state: State, index_or_id: int | bytes, payload: bytes, time: bytes, deliveries: int) -> Entry:
     if isinstance(index_or_id, bytes):
         return Entry(index_or_id.decode(), payload, state, float(time) / 1_000_000, deliveries)
-    key = ListKey(hashlib.sha256(payload).hexdigest())
-    key.listed_at = index_or_id
-    return Entry(key, payload, state, None, deliveries)
+    return Entry(_list_key(hashlib.sha256(payload).hexdigest(), index_or_id), payload, state, None, deliveries)
+
+
+def _list_key(digest: str, index: int) -> ListKey:
+    key = ListKey(digest)
+    key.listed_at = index
+    return key

@@ -123,4 +123,13 @@ function operation.browse(_, state, limit, id, due, count, index, payload)
   return browse(state, tonumber(limit), id, due, tonumber(count), tonumber(index), payload)
 end
 
+-- Return {{state, id, payload, time, deliveries}} of a message outside the lists; {} if it is gone.
+function operation.look(_, id)
+  local payload, ends = call('HGET', payloads, id), call('ZSCORE', leases, id)
+  local time = ends or call('ZSCORE', deferred, id)
+  if not payload or not time then return {} end
+  local state = tonumber(time) <= now and 'due' or ends and 'reserved' or 'deferred'
+  return {{state, id, payload, time, tonumber(call('HGET', deliveries, id) or 0)}}
+end
+
 return operation[ARGV[1]](unpack(ARGV, 2, 9))

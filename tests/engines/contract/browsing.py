@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mailqueue_backend.queues.base import Settlement, State
+import json
+
+from mailqueue_backend.queues.base import Entry, Settlement, State
 
 from .base import LONG, OpensQueues, acks, payloads_of
 
@@ -65,3 +67,45 @@ class BrowseContract(OpensQueues):
         stayed = set(payloads) & set(self.queue.read_many(100))
         self.assertGreater(len(stayed), 5)
         self.assertLessEqual(stayed, set(listed))
+
+    def bookmarked(self, entry: Entry) -> Entry:
+        """Return an entry that was stored as JSON."""
+        return self.queue.entry_at(json.loads(json.dumps(self.queue.bookmark(entry))))
+
+    def test_a_bookmark_finds_its_message_and_those_behind_it(self) -> None:
+        self.need("browsable")
+        for state in self.fill_all_states():
+            first, *others = self.pages(state)
+            with self.subTest(state):
+                self.assertEqual(self.queue.refresh(self.bookmarked(first)), first)
+                self.assertEqual(self.queue.browse(state, 9, self.bookmarked(first)), others)
+
+    def test_a_bookmark_finds_a_message_that_has_moved(self) -> None:
+        self.need("browsable")
+        self.queue.write_many(*[b"%02d" % number for number in range(30)])
+        kept = self.bookmarked(self.entry(b"25"))
+        for taken in (3, 15, 7):  # it is the head then
+            self.queue.read_many(taken)
+            found = self.queue.refresh(kept)
+            assert found is not None
+            self.assertEqual(found.payload, b"25")
+
+    def test_a_bookmark_of_a_message_that_is_gone_finds_nothing_and_continues(self) -> None:
+        self.need("browsable")
+        self.queue.write_many(b"a", b"b", b"c")
+        kept = self.bookmarked(self.entry(b"a"))
+        self.queue.read()
+        self.assertIsNone(self.queue.refresh(kept))
+        self.assertEqual(payloads_of(self.queue.browse("due", 9, kept)), [b"b", b"c"])
+
+    def test_a_bookmark_of_a_deferred_message_finds_it_until_it_is_acted_on(self) -> None:
+        self.need("browsable")
+        self.need("delays")
+        self.queue.write(b"a")
+        consumer = self.consumer()
+        self.settle(consumer, consumer.exchange(wanted=1).reservations[0], "release", None, LONG)
+        kept = self.bookmarked(self.entry(b"a", "deferred"))
+        taken = consumer.take(self.entry(b"a", "deferred"))
+        assert taken is not None
+        self.settle(consumer, taken, "ack")
+        self.assertIsNone(self.queue.refresh(kept))
