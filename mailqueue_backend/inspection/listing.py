@@ -10,8 +10,10 @@ from ..envelope.signature import keys
 from ..queues.base import Entry, MessageQueue, State
 from .messages import Message, open_entry
 
-#: Messages that are listed at a time, since they may be big.
-PAGE = 10
+#: Messages that are listed at a time, since they may be big; at most, if those before them were small.
+PAGE, LARGEST_PAGE = 10, 50
+#: Size in bytes that a page shall have, if its messages are as big as those before them.
+PAGE_BYTES = 500_000
 #: All states.
 STATES: tuple[State, ...] = ("due", "deferred", "reserved", "dead")
 #: Digits of an id that are needed to name a message, and all that it has.
@@ -82,9 +84,12 @@ def _find(queues: Sequence[MessageQueue], ids: Sequence[str]) -> dict[str, list[
 
 
 def _entries(queue: MessageQueue, state: State, after: Entry | None = None) -> Iterator[Entry]:
-    while page := queue.browse(state, PAGE, after):
+    limit = PAGE
+    while page := queue.browse(state, limit, after):
         yield from page
         after = page[-1]
+        size = sum(len(entry.payload) for entry in page)
+        limit = min(max(PAGE_BYTES * len(page) // max(size, 1), PAGE), LARGEST_PAGE)
 
 
 def _contains(texts: Iterable[str], part: str | None) -> bool:
