@@ -4,6 +4,8 @@ unit/      no server
 wire/      an SMTP server in this process
 engines/   the queues' servers: PostgreSQL, MariaDB, Redis
 process/   child processes, or third-party packages
+dashboard/      the pages of the optional app, with Django's test client
+browser/        the same pages in Chromium
 documentation/  the code, commands and output that the documentation shows
 kill/      drains that are killed: ``python -m tests.kill``
 sites/     small sites, one for each kind of settings: ``python -m tests.sites``

@@ -15,10 +15,38 @@ ROOT_URLCONF = "tests.urls"
 TEST_RUNNER = "tests.runner.SkipReportingRunner"
 
 INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "mailqueue_backend",
+    "mailqueue_backend.dashboard",
     "mailqueue_backend.queues.database",
     "tests.history.apps.DisconnectedHistoryConfig",
 ]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
 EMAIL_BACKEND = "mailqueue_backend.mail.smtp.QueuedEmailBackend"
 EMAIL_HOST = "127.0.0.1"
 # A child process connects to the mail server of the test that started it.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from ..envelope import compat
 from ..errors import Unreadable, interrupts
 from ..transport.rendering import with_encoded_attachments
 from .messages import Message
+
+T = TypeVar("T")
 
 
 def render(message: Message) -> bytes:
@@ -17,8 +20,13 @@ def render(message: Message) -> bytes:
     if message.envelope is None:
         raise Unreadable(message.problem)
     email = with_encoded_attachments(message.envelope.email)
+    return guarded(lambda: compat.render(email))
+
+
+def guarded(render: Callable[[], T]) -> T:
+    """Call what renders a message, and may raise anything. Raises Unreadable instead."""
     try:
-        return compat.render(email)
+        return render()
     except interrupts():
         raise
     except Exception as error:

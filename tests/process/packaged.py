@@ -22,7 +22,7 @@ class WheelTests(unittest.TestCase):
     def test_contains_the_whole_package_and_nothing_else(self) -> None:
         source = {
             str(path.relative_to(TOP))
-            for pattern in ("*.py", "*.lua")
+            for pattern in ("*.py", "*.lua", "*.html", "*.css", "*.js")
             for path in TOP.glob(f"mailqueue_backend/**/{pattern}")
         }
         packaged = {name for name in self.wheel.namelist() if ".dist-info/" not in name}
@@ -30,6 +30,8 @@ class WheelTests(unittest.TestCase):
         self.assertEqual(packaged, source | {"mailqueue_backend/py.typed"})
         self.assertIn("mailqueue_backend/queues/database/migrations/0001_initial.py", packaged)
         self.assertIn("mailqueue_backend/queues/redis/script.lua", packaged)
+        self.assertIn("mailqueue_backend/dashboard/templates/mailqueue_dashboard/messages.html", packaged)
+        self.assertIn("mailqueue_backend/dashboard/static/mailqueue_dashboard/dashboard.css", packaged)
 
     def test_requires_only_django_and_queue_front(self) -> None:
         [name] = [name for name in self.wheel.namelist() if name.endswith(".dist-info/METADATA")]

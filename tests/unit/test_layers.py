@@ -22,7 +22,7 @@ LAYERS = (
     ("delivery",),
     ("mail",),
     ("inspection", "history"),
-    ("management", "tasks", "test"),
+    ("management", "tasks", "test", "dashboard"),
     ("checks",),
     ("apps",),
 )
@@ -84,8 +84,9 @@ import django
 from django.conf import settings
 settings.configure(
     INSTALLED_APPS=[
-        *["django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"],
-        *["mailqueue_backend", "mailqueue_backend.queues.database", "mailqueue_backend.history"],
+        "django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages",
+        "django.contrib.sessions", "mailqueue_backend", "mailqueue_backend.dashboard", "mailqueue_backend.history",
+        "mailqueue_backend.queues.database",
     ],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nonexistent/db"}},
 )

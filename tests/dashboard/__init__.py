@@ -1,0 +1,1 @@
+"""The pages of ``mailqueue_backend.dashboard``, with Django's test client."""
