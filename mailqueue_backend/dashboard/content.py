@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from email.header import decode_header, make_header
+from email.header import decode_header
 from email.message import Message as MIMEPart
 from typing import Any, NamedTuple
 
@@ -134,9 +134,14 @@ def _headers(mail: MIMEPart) -> Iterator[tuple[str, str]]:
 def _decode(value: str) -> str:
     """Decode RFC 2047's encoded words."""
     try:
-        return str(make_header(decode_header("".join(value.splitlines()))))
+        words = decode_header("".join(value.splitlines()))
+        return "".join(_word(*each) for each in words)
     except (LookupError, ValueError):
         return value
+
+
+def _word(word: str | bytes, charset: str | None) -> str:
+    return word if isinstance(word, str) else word.decode(charset or "ascii", "replace")
 
 
 def file_name(name: object) -> str:

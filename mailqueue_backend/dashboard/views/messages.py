@@ -37,7 +37,7 @@ def messages(site: AdminSite, request: HttpRequest, name: str, state: State) -> 
     if state not in STATES:
         raise Http404("There is no such state.")
     queue, may_read, cursor = site_queue(name), may(request, READ), request.GET.get("after", "")
-    search = request.GET.get("q", "").strip() if may_read else ""
+    search, title = request.GET.get("q", "").strip() if may_read else "", f"{queue.name}: {state} messages"
     after = tokens.entry_of(queue, cursor, tokens.CURSOR) if cursor else None
     context: dict[str, Any] = {"state": state, "search": search, "is_first": after is None}
     try:
@@ -46,9 +46,9 @@ def messages(site: AdminSite, request: HttpRequest, name: str, state: State) -> 
         if queue.browsable:
             context["page"] = list_page(queue, state, after, search, may_read)
     except MailQueueError as error:
-        return page(site, request, "messages", queue.name, queue, **context, problem=str(error))
+        return page(site, request, "messages", title, queue, **context, problem=str(error))
     context |= {"actions": actions_in(state), "total": getattr(counts, state)}
-    return page(site, request, "messages", queue.name, queue, **context)
+    return page(site, request, "messages", title, queue, **context)
 
 
 def actions_in(state: State) -> list[str]:

@@ -1,0 +1,1 @@
+"""The pages of ``mailqueue_backend.dashboard`` in a real browser: ``tox run -e browser``."""
