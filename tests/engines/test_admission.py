@@ -26,6 +26,14 @@ ME, YOU, BOSS = "me@here.example", "you@there.example", "Boss <Boss@There.exampl
 DELIVERY = "mailqueue_backend.delivery"
 
 
+class Counting(EmailMessage):
+    """A message that recipients() changes."""
+
+    def recipients(self) -> list[str]:
+        self.body += " again"
+        return super().recipients()
+
+
 class HookBackend(QueuedEmailBackend):
     """A class of 2015, which may send to anybody."""
 
@@ -247,6 +255,22 @@ class OnlyToContract(Contract):
         time.sleep(0.35)
         self.drain()
         self.assertEqual((self.set_aside(), self.queue.counts()), ([("a", [YOU])], (0, 0, 0, 0, 1)))
+
+    @override_settings(MAIL_QUEUE_ONLY_TO=[ME])
+    def test_a_message_that_is_not_tried_stays_whole(self) -> None:
+        self.script = always("MAIL", "451 4.7.1 too many messages")
+        self.send(*"abcd", to=[ME, YOU])
+        self.assertEqual(self.drain().requeued, 3)
+        self.assertEqual(sorted(subject for subject, _ in self.set_aside()), ["a", "b", "c"])
+        self.assertCountEqual([envelope.meta.remaining for envelope in self.left()], [[ME], [ME], [ME], None])
+
+    def test_asking_a_message_for_its_recipients_does_not_change_it(self) -> None:
+        for only_to in (None, [ME]):
+            self.backend().send_messages([Counting("a", "Asked", "from@example.com", [ME])])
+            with override_settings(MAIL_QUEUE_ONLY_TO=only_to):
+                self.drain()
+        without, with_setting = (stored.message.get_payload() for stored in self.smtp.stored)
+        self.assertEqual(with_setting, without)
 
     @override_settings(MAIL_QUEUE_ONLY_TO=[ME])
     def test_the_others_are_not_lost_after_an_interrupt(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
@@ -123,6 +124,16 @@ class SignalTests(EventTestCase):
     def test_discarded(self) -> None:
         found = self.deliver(always("dot", "451 later"), expire=0)
         self.assertEqual((self.signal, found["refused"]), ("message_discarded", {"to@example.com": "451 later"}))
+
+    def test_age_counts_from_send_at(self) -> None:
+        self.serve()
+        email = message("Hello")
+        email.send_at = time.time() - 10  # type: ignore[attr-defined]
+        self.backend().send_messages([email], created=datetime.now() - timedelta(days=1))
+        with received("message_sent") as calls:
+            self.drain()
+        ((_, found),) = calls
+        self.assertAlmostEqual(found["age"], 10, delta=5)
 
     def test_discarded_untried(self) -> None:
         self.serve()
