@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 
 from django.core.mail import EmailMessage
 
-from ..envelope import Meta
+from ..envelope import Envelope, Meta
+from ..errors import Unreadable
 from ..settings import conf
 from .addressing import bare_address, plain_text, recipients_of, sends_like_django, with_addresses
+from .policy import Disposition, bury
+from .requeueing import stored_for
+from .settling import Delivery
 from .words import some_of
 
 
@@ -44,13 +48,30 @@ class Admission:
             f"MAIL_QUEUE_SITE {ours} here."
         )
 
-    def split(self, backend: Any, message: Any, meta: Meta) -> Split | None:
+    def restrict(self, backend: Any, delivery: Delivery, envelope: Envelope) -> Disposition | None:
+        """Restrict a message to the recipients that are allowed, and split the others from it.
+
+        Return a disposition if nobody is allowed, or if it cannot be split; otherwise None.
+        """
+        delivery.aside = None
+        split = None if self._only_to is None else self._split(backend, envelope.email, envelope.meta)
+        if split is None:
+            return None
+        if not split.allowed:
+            return bury(split.reason)
+        try:
+            delivery.aside = stored_for(delivery.reservation.payload, split.others), split.reason
+        except Unreadable as error:
+            return bury(f"{split.reason}, and {error}")
+        envelope.meta.remaining = split.allowed
+        envelope.meta.write(envelope.extra)
+        return None
+
+    def _split(self, backend: Any, message: Any, meta: Meta) -> Split | None:
         """Split the recipients of a message; None: all are allowed.
 
         A backend that need not send to ``recipients()`` alone gets no message of which a recipient is not allowed.
         """
-        if self._only_to is None:
-            return None
         is_exact = isinstance(message, EmailMessage) and sends_like_django(backend)
         everyone = _everyone(message, meta)
         concerned = everyone if is_exact else with_addresses(everyone, recipients_of(message))

@@ -39,7 +39,7 @@ from .policy import (
     log_given_up_by_hook,
 )
 from .report import Outcome
-from .requeueing import after_interrupt, reopen, requeue, stored_for
+from .requeueing import after_interrupt, reopen, requeue
 from .session import Session
 from .settling import Delivery
 
@@ -139,8 +139,9 @@ class Worker:
         if self._admission.is_foreign(envelope.meta):
             return self._release_foreign(envelope.meta)
         session = self._find_session(envelope.meta.using)
-        if (refused := self._restrict(session, delivery, envelope)) is not None:
-            return refused
+        mailer = self._main if session is None else session.mailer
+        if (buried := self._admission.restrict(mailer.backend, delivery, envelope)) is not None:
+            return buried
         fields = {"created": envelope.created, **envelope.extra}
         if not envelope.meta.stored:
             envelope.meta.write(fields)
@@ -160,26 +161,6 @@ class Worker:
     def _release_foreign(self, meta: Meta) -> Disposition:
         self._main.report_trouble(self._admission.describe_foreign(self._main.backend.queue_name, meta))
         return FOREIGN
-
-    def _restrict(self, session: Session | None, delivery: Delivery, envelope: Envelope) -> Disposition | None:
-        """Restrict a message to the recipients that MAIL_QUEUE_ONLY_TO allows, and split the others from it.
-
-        Return a disposition if there are none, or if it cannot be split; otherwise None.
-        """
-        mailer = self._main if session is None else session.mailer
-        split = self._admission.split(mailer.backend, envelope.email, envelope.meta)
-        delivery.aside = None
-        if split is None:
-            return None
-        if not split.allowed:
-            return bury(split.reason)
-        try:
-            delivery.aside = stored_for(delivery.reservation.payload, split.others), split.reason
-        except Unreadable as error:
-            return bury(f"{split.reason}, and {error}")
-        envelope.meta.remaining = split.allowed
-        envelope.meta.write(envelope.extra)
-        return None
 
     def _dispose(
         self,
