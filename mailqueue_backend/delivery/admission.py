@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from django.core.mail import EmailMessage
 
 from ..envelope import Envelope, Meta
-from ..errors import Unreadable
+from ..errors import interrupts
 from ..settings import conf
 from .addressing import bare_address, plain_text, recipients_of, sends_like_django, with_addresses
 from .policy import Disposition, bury
 from .requeueing import stored_for
 from .settling import Delivery
-from .words import some_of
+from .words import in_words, some_of
 
 
 class Split(NamedTuple):
@@ -36,9 +36,9 @@ class Admission:
         self._site = conf.MAIL_QUEUE_SITE or ""
         self._only_to = None if conf.MAIL_QUEUE_ONLY_TO is None else {*map(_normalised, conf.MAIL_QUEUE_ONLY_TO)}
 
-    def is_foreign(self, meta: Meta | None) -> bool:
+    def is_foreign(self, meta: Meta) -> bool:
         """Return whether a message is left to the drains of another site."""
-        return meta is not None and meta.site not in ("", self._site)
+        return meta.site not in ("", self._site)
 
     def describe_foreign(self, queue: str, meta: Meta) -> str:
         """Return the line about messages of another site."""
@@ -54,15 +54,19 @@ class Admission:
         Return a disposition if nobody is allowed, or if it cannot be split; otherwise None.
         """
         delivery.aside = None
-        split = None if self._only_to is None else self._split(backend, envelope.email, envelope.meta)
-        if split is None:
+        if self._only_to is None:
             return None
-        if not split.allowed:
-            return bury(split.reason)
         try:
+            split = self._split(backend, envelope.email, envelope.meta)
+            if split is None:
+                return None
+            if not split.allowed:
+                return bury(split.reason)
             delivery.aside = stored_for(delivery.reservation.payload, split.others), split.reason
-        except Unreadable as error:
-            return bury(f"{split.reason}, and {error}")
+        except interrupts():
+            raise
+        except Exception as error:  # noqa: BLE001 - a site's own message may raise anything, and not be picklable
+            return bury(f"its recipients cannot be restricted as MAIL_QUEUE_ONLY_TO says: {in_words(error)}")
         envelope.meta.remaining = split.allowed
         envelope.meta.write(envelope.extra)
         return None

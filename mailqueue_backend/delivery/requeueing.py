@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..envelope import Envelope, Meta, dumps, loads
-from ..errors import Unreadable, interrupts
+from ..errors import interrupts
 from ..logs import get_logger
 from .addressing import names_of
 from .mailer import Mailer
@@ -59,16 +59,11 @@ def after_interrupt(session: Session | None, payload: bytes) -> Disposition | No
 
 
 def stored_for(payload: bytes, recipients: list[str]) -> bytes:
-    """Return the stored message, to be delivered to these recipients only. Raises Unreadable if it cannot be stored."""
-    try:
-        envelope = loads(payload)
-        envelope.meta.remaining = recipients
-        envelope.meta.write(envelope.extra)
-        return dumps(envelope)
-    except interrupts():
-        raise
-    except Exception as error:  # an unpickled attribute of a message may not be picklable
-        raise Unreadable(f"it cannot be stored again: {type(error).__name__}") from error
+    """Return the stored message, to be delivered to these recipients only. Raises what pickling raises."""
+    envelope = loads(payload)
+    envelope.meta.remaining = recipients
+    envelope.meta.write(envelope.extra)
+    return dumps(envelope)
 
 
 def reopen(payload: bytes) -> Any:

@@ -273,6 +273,16 @@ class OnlyToContract(Contract):
         self.assertEqual(with_setting, without)
 
     @override_settings(MAIL_QUEUE_ONLY_TO=[ME])
+    def test_a_message_whose_recipients_cannot_be_restricted_is_set_aside_whole(self) -> None:
+        for culprit in (f"{__name__}.Counting.recipients", "mailqueue_backend.delivery.admission.stored_for"):
+            with self.subTest(culprit):
+                self.backend().send_messages([Counting("a", "", "from@example.com", [ME, YOU])])
+                with mock.patch(culprit, side_effect=RuntimeError("broken")):
+                    self.assertEqual(self.drain().buried, 1)
+                self.assertEqual((self.received(), self.set_aside()), ([], [("a", None)]))
+                self.dead.read_many(9)
+
+    @override_settings(MAIL_QUEUE_ONLY_TO=[ME])
     def test_the_others_are_not_lost_after_an_interrupt(self) -> None:
         self.send("a", to=[ME, YOU])
         interrupted = mock.patch("mailqueue_backend.delivery.worker.Worker._dispose", side_effect=KeyboardInterrupt)
