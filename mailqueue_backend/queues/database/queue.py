@@ -89,12 +89,12 @@ class Queue(MessageQueue):
     def _insert(self, payloads: Sequence[bytes], delays: Sequence[float]) -> None:
         def insert() -> None:
             with connection.cursor() as cursor:
-                for batch, delay in batches:
-                    sql.insert(cursor, self.name, batch, delay)
+                for batch in batches:
+                    sql.insert(cursor, self.name, batch)
 
         alias = self.alias
         connection = connections[alias]
-        batches = [*sql.batches(payloads, delays)]
+        batches = [*sql.batches([*zip(payloads, delays or [0] * len(payloads), strict=True)])]
         with closing_new_connection(alias):
             if len(batches) > 1 or connection.in_atomic_block:
                 in_transaction(alias, insert)

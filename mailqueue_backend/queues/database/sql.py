@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from django.db import DataError, Error, connections
 from django.db.backends.utils import CursorWrapper
@@ -30,6 +30,8 @@ MYSQL_REFUSALS = (1118, 1153, 2006, 2013)
 _COLUMNS = "(queue, due, receipt, deliveries, payload)"
 #: ``queue = %s``, in a form that no index can serve.
 IN_QUEUE = "COALESCE(queue, '') = %s"
+#: A payload, and the number of seconds until it is due.
+Delayed: TypeAlias = tuple[bytes, float]
 
 
 class CompiledSQL(NamedTuple):
@@ -101,32 +103,28 @@ def put_back(alias: str) -> str:
     return f"UPDATE {table(alias)} SET receipt = NULL, due = %s, deliveries = %s WHERE receipt = %s AND id = %s"
 
 
-def insert(cursor: CursorWrapper, queue: str, payloads: Sequence[bytes], delay: float = 0) -> None:
-    """Insert a batch of payloads that are due in ``delay`` seconds, in one statement."""
-    alias = cursor.db.alias
-    due, params = due_in(alias, delay)
-    row = f"(%s, {due}, NULL, 0, {_binary(alias)})"
-    values: list[Any] = []
-    for payload in payloads:
-        values += (queue, *params, cursor.db.Database.Binary(payload))
-    cursor.execute(f"INSERT INTO {table(alias)} {_COLUMNS} VALUES {', '.join([row] * len(payloads))}", values)
+def insert(cursor: CursorWrapper, queue: str, batch: Sequence[Delayed]) -> None:
+    """Insert payloads, each due after its delay, in one statement."""
+    alias, to_binary = cursor.db.alias, cursor.db.Database.Binary
+    rows: list[str] = []
+    params: list[Any] = []
+    for payload, delay in batch:
+        due = due_in(alias, delay)
+        rows.append(f"(%s, {due.sql}, NULL, 0, {_binary(alias)})")
+        params += (queue, *due.params, to_binary(payload))
+    cursor.execute(f"INSERT INTO {table(alias)} {_COLUMNS} VALUES {', '.join(rows)}", params)
 
 
-def batches(payloads: Sequence[bytes], delays: Sequence[float] = ()) -> Iterator[tuple[Sequence[bytes], float]]:
-    """Split payloads into batches of the same delay, of at most BATCH_ROWS and BATCH_BYTES.
-
-    A bigger payload is a batch by itself.
-    """
-    delays = delays or [0] * len(payloads)
+def batches(delayed: Sequence[Delayed]) -> Iterator[Sequence[Delayed]]:
+    """Split payloads into batches of at most BATCH_ROWS and BATCH_BYTES; a bigger payload is a batch by itself."""
     start = size = 0
-    for position, (payload, delay) in enumerate(zip(payloads, delays, strict=True)):
-        is_full = size + len(payload) > BATCH_BYTES or position - start == BATCH_ROWS
-        if position > start and (is_full or delay != delays[start]):
-            yield payloads[start:position], delays[start]
+    for position, (payload, _) in enumerate(delayed):
+        if position > start and (size + len(payload) > BATCH_BYTES or position - start == BATCH_ROWS):
+            yield delayed[start:position]
             start, size = position, 0
         size += len(payload)
-    if payloads:
-        yield payloads[start:], delays[start]
+    if delayed:
+        yield delayed[start:]
 
 
 def max_allowed_packet(cursor: CursorWrapper) -> int:
