@@ -5,7 +5,7 @@
     MailQueueError
     ├── QueueUnavailable      the queue's engine cannot be reached, or reports an error
     │   └── PayloadRefused    it does not store the new payload of one message
-    ├── UnstorableMessage     a message that cannot be pickled, rendered or held, or is too large; also a PicklingError
+    ├── UnstorableMessage     a message that cannot be pickled or rendered, or is too large; also a pickle.PicklingError
     ├── Unreadable            a payload that cannot be opened; it goes to the dead queue
     │   └── UnknownClass      a class that it needs cannot be imported in this process; another one may have it
     ├── DiscardLogError       the discard log cannot be written; the message stays queued
@@ -39,7 +39,7 @@ class PayloadRefused(QueueUnavailable):
 
 
 class UnstorableMessage(MailQueueError, PicklingError):
-    """A message cannot be pickled, never rendered, is too large for the queue, or its schedule is wrong.
+    """A message cannot be pickled, never rendered, or is too large for the queue.
 
     No message of the same send_messages() call was queued.
     """

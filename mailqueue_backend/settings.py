@@ -104,22 +104,6 @@ class QueueFrontSetting(Setting[T]):
         return value  # type: ignore[no-any-return]
 
 
-class AddressesSetting(Setting[list[str] | tuple[str, ...] | None]):
-    """Addresses, and domains that begin with an @."""
-
-    def check_type(self, value: object) -> None:
-        """Raise ConfigurationError also if an element is neither."""
-        super().check_type(value)
-        for element in value if isinstance(value, (list, tuple)) else ():
-            if not isinstance(element, str) or not element.partition("@")[2]:
-                raise ConfigurationError(
-                    f"{self.name} in your settings contains {element!r}, which is no address.", self._hint(value)
-                )
-
-    def _hint(self, value: object) -> str:
-        return f'Write for example {self.name} = ["me@example.org", "@example.org"].'
-
-
 class DeprecatedSetting(Setting[T]):
     """A deprecated setting of Django, read without the deprecation warning: this package reads it, not the site."""
 
@@ -147,10 +131,6 @@ class Settings:
     MAIL_QUEUE_WORKERS = Setting(8, positive=True)
     #: Maximum number of messages per second that a drain sends; 0: no limit.
     MAIL_QUEUE_RATE = Setting[float](0, int, float)
-    #: Name of the site, stored with each message: a drain leaves those of other sites alone. None: it has none.
-    MAIL_QUEUE_SITE = Setting[str | None](None, str, type(None))
-    #: The addresses and @domains that a drain delivers to; None: all.
-    MAIL_QUEUE_ONLY_TO = AddressesSetting(None, list, tuple, type(None))
     #: Dotted path of the backend with which mail.relay delivers, if MAILERS is not used.
     MAIL_QUEUE_DELIVERY_BACKEND = Setting[str | None](None, str, type(None))
     #: Database alias of the database queue.

@@ -22,7 +22,7 @@ All but ``message_queued`` also have:
 ``attempts``    the number of attempts so far, including this one
 ``reply``       the server's last reply to the message, such as "250 2.0.0 Ok: queued as 4Xy"; "" if there was none
 ``error``       why the message was not delivered to all recipients; "" if it was
-``age``         seconds since the message was queued, or since its ``send_at``
+``age``         seconds since the message was queued
 ``seconds``     seconds that the attempt took
 ``relay``       the server or the backend that the message was passed to, such as "smtp.example.org:587"
 
@@ -48,7 +48,7 @@ message_sent = Signal()
 message_requeued = Signal()
 #: A message was given up, and recorded in the discard log.
 message_discarded = Signal()
-#: A message was moved to the dead queue: it cannot be opened, may crash the drain, or may be sent to nobody here.
+#: A message was moved to the dead queue, since it cannot be opened, or may crash the drain.
 message_buried = Signal()
 #: What became of a group of messages.
 message_events = Signal()

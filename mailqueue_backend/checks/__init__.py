@@ -16,7 +16,6 @@ from .mailers import check_mailers, check_relay
 from .redis import check_redis_address, check_redis_permissions
 from .settings import check_log, check_names, check_ranges, check_settings
 from .sqlite import check_sqlite_journal, check_sqlite_transactions
-from .staging import check_only_to
 
 #: The tag of all checks of this package.
 TAG = "mailqueue"
@@ -24,7 +23,7 @@ TAG = "mailqueue"
 SETTINGS = (check_settings, check_ranges, check_names, check_log)
 QUEUES = (check_queue, check_dummy, check_alias, check_router, check_redis_address)
 MAILERS = (check_mailers, check_relay)
-DEPLOY = (check_sqlite_transactions, check_sqlite_journal, check_redis_permissions, check_clock, check_only_to)
+DEPLOY = (check_sqlite_transactions, check_sqlite_journal, check_redis_permissions, check_clock)
 
 for check in (*SETTINGS, *QUEUES, *MAILERS):
     register(check, Tags.compatibility, TAG)

@@ -27,12 +27,12 @@ def value_of(name: str) -> Any:
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Report each setting that has a wrong type, or is not one of the choices."""
-    return [*_failures(lambda setting, value: setting.check_type(value), "mailqueue_backend.E001")]
+    return [*_failures(Setting.check_type, "mailqueue_backend.E001")]
 
 
 def check_ranges(**kwargs: Any) -> list[CheckMessage]:
     """Report each number that is out of range."""
-    return [*_failures(lambda setting, value: setting.check_range(value), "mailqueue_backend.E005")]
+    return [*_failures(Setting.check_range, "mailqueue_backend.E005")]
 
 
 def _failures(check: Callable[[Setting[Any], object], None], id: str) -> Iterator[CheckMessage]:

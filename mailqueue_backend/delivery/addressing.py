@@ -6,23 +6,9 @@ import copy
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from email.utils import parseaddr
-from operator import attrgetter
 from typing import Any
 
 from django.core.mail import EmailMessage
-from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
-
-#: Returns the methods of an SMTP backend that decide what is sent, and to whom.
-# Django < 6.0: prep_address() does not exist.
-_methods = attrgetter("_send", "prep_address") if hasattr(SMTPBackend, "prep_address") else attrgetter("_send")
-#: Those of Django.
-_METHODS = _methods(SMTPBackend)
-
-
-def sends_like_django(backend: Any) -> bool:
-    """Return whether Django's own code sends by SMTP; a site's own hook or method may send what Django does not."""
-    sender = getattr(backend, "delivers_with", type(backend))
-    return backend.stamps_headers and _methods(sender) == _METHODS and not backend._has_own_hook
 
 
 def plain_text(recipient: object) -> str:

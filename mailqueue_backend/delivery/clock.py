@@ -13,7 +13,7 @@ from datetime import datetime
 from ..envelope import id_of_unopened, meta_of_unopened
 from ..queues.base import Counts, Entry, MessageQueue, State
 from ..settings import conf
-from .policy import FOREIGN_DELAY, LONGEST_DELAY
+from .policy import LONGEST_DELAY
 from .words import duration
 
 #: Messages that are looked at, at most, in each state; and at a time, since they may be big.
@@ -31,7 +31,8 @@ def describe_future(queue: MessageQueue, counts: Counts) -> str:
         return ""
     longest_delay = max(conf.MAIL_QUEUE_RETRY_DELAY, LONGEST_DELAY)
     for entry in _first(queue, "deferred", counts.deferred):
-        if _seconds_until(entry) > TOLERANCE and not _is_meant(entry, longest_delay):
+        seconds = _seconds_until(entry)
+        if seconds > longest_delay + TOLERANCE or (seconds > TOLERANCE and _was_never_tried(entry)):
             return _describe(queue, entry)
     for entry in _first(queue, "reserved", counts.reserved):
         if _seconds_until(entry) > max(conf.MAIL_QUEUE_LEASE, longest_delay) + TOLERANCE:
@@ -49,13 +50,9 @@ def _first(queue: MessageQueue, state: State, count: int) -> Iterator[Entry]:
         after = page[-1]
 
 
-def _is_meant(entry: Entry, longest_delay: float) -> bool:
-    """Return whether something may have delayed a message: its send_at, an attempt, or a drain of another site."""
+def _was_never_tried(entry: Entry) -> bool:
     meta = meta_of_unopened(entry.payload)
-    if meta is not None and meta.send_at is not None and (entry.due or 0) <= meta.send_at + TOLERANCE:
-        return True
-    delayed = longest_delay if meta is None or meta.attempts else FOREIGN_DELAY if meta.site else 0
-    return _seconds_until(entry) <= delayed + TOLERANCE
+    return meta is not None and not meta.attempts
 
 
 def _seconds_until(entry: Entry) -> float:

@@ -69,7 +69,7 @@ def _describe(
         message_id=str(own_headers(message).get("message-id", "")),
         attempts=meta.attempts + attempt.is_delivered,
         reply=_reply_to(attempt, None if session is None else session.transcript.reply),
-        age=max(time.time() - meta.since(envelope.created), 0),
+        age=time.time() - meta.epoch(envelope.created),
         seconds=seconds,
         relay=mailer.relay,
         **_result(outcome, attempt, message, everyone or recipients_of(message), meta),

@@ -24,7 +24,7 @@ from .events import Announcer
 from .limits import Quota
 from .policy import DELIVERED, NOT_TRIED, RETURNED
 from .report import Report
-from .settling import Delivery, leave_if_refused_again, set_aside, settlement_of, warn_of_lost_lease
+from .settling import Delivery, leave_if_refused_again, settlement_of, warn_of_lost_lease
 
 logger = get_logger("delivery")
 
@@ -103,9 +103,6 @@ class InFlight:
     def _exchange_once(self, wanted: int, pauses: Iterator[float]) -> int | None:
         """Settle and reserve; return how many to reserve in another exchange, or None if none is needed."""
         done = [each for each in list(self._deliveries.values()) if each.settlement or self._decide(each)]
-        for delivery in done:
-            if delivery.aside is not None:
-                retry_while_unavailable(partial(set_aside, delivery, self._queue), pauses=pauses)
         self._announce(done)
         wanted = self._allowed(wanted)
         if not done and not wanted:

@@ -155,10 +155,6 @@ class Mailer:
         for line in lines:
             self._troubles.report((message_id, without_ids(line.rpartition(" (")[0])), line, log=log)
 
-    def report_trouble(self, text: str) -> None:
-        """Log a trouble that is not about one message."""
-        self._troubles.report(text, text)
-
     def reasons(self, is_left: bool) -> list[str]:
         """Return why messages wait, as texts; ``is_left``: whether some were not tried."""
         if self.blocked is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import ModuleType
@@ -32,14 +32,12 @@ from ..logs import get_logger
 from ..settings import conf
 from .report import DOQUEUE, NOQUEUE, SENT, Outcome
 from .verdict import Reply, Verdict
-from .words import duration, in_words, some_of
+from .words import duration, in_words
 
 logger = get_logger("delivery")
 
 #: Maximum retry delay in seconds, unless MAIL_QUEUE_RETRY_DELAY is longer.
 LONGEST_DELAY = 3600
-#: Seconds for which a message of another site is released.
-FOREIGN_DELAY = 3600
 
 
 class Disposition(NamedTuple):
@@ -60,8 +58,6 @@ DELIVERED = Disposition("sent")
 DISCARDED = Disposition("discarded")
 #: The mailer is blocked, the sender is paused, or the drain was aborted.
 NOT_TRIED = Disposition("not tried")
-#: Sent by another site: see MAIL_QUEUE_SITE.
-FOREIGN = Disposition("released", delay=FOREIGN_DELAY)
 #: This worker cannot connect, while others are connected.
 RETURNED = Disposition("returned")
 
@@ -165,7 +161,7 @@ def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, a
     try:
         if attempt.reached:
             reasons = attempt.reasons(message)
-            alike = [*reasons] if len(reasons) == 1 else [f"{some_of(names)}: {why}" for why, names in reasons.items()]
+            alike = [*reasons] if len(reasons) == 1 else [f"{_join(names)}: {why}" for why, names in reasons.items()]
             meta.note_failure("; ".join(alike))
         return _judge(message, meta, fields, expired, attempt)
     except interrupts():
@@ -180,7 +176,7 @@ def judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, a
 
 def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, attempt: Attempt) -> Judgement:
     created, is_accepted = fields["created"], bool(attempt.accepted)
-    is_expired = meta.since(created) < expired.timestamp()
+    is_expired = meta.epoch(created) < expired.timestamp()
     retry_rejected = conf.MAIL_QUEUE_RETRY_REJECTED
 
     def discard(what: str, recipients: Sequence[str], error: object) -> None:
@@ -213,25 +209,9 @@ def _judge(message: Any, meta: Meta, fields: dict[str, Any], expired: datetime, 
 
 def log_given_up_by_hook(message: Any, meta: Meta, fields: dict[str, Any], hook: str) -> Outcome:
     """Write the line of a message that a hook has given up without one. Keep the message if that is impossible."""
-    return _give_up("Refused", message, meta, fields, f"given up by {hook}")
-
-
-def give_up_over(message: Any, meta: Meta, fields: dict[str, Any]) -> Outcome:
-    """Give up a message that was not tried before its expires_at. Keep it if its line cannot be written."""
-    assert meta.expires_at is not None
-    reason = f"its expires_at, {datetime.fromtimestamp(meta.expires_at).astimezone():%Y-%m-%d %H:%M:%S %z}, has passed"
-    if meta.last_error:
-        reason = f"{reason}; last error: {meta.last_error}"
-    outcome = _give_up("Expired", message, meta, fields, reason)
-    if not outcome.requeue:
-        meta.last_error = reason  # for the event
-    return outcome
-
-
-def _give_up(what: str, message: Any, meta: Meta, fields: dict[str, Any], error: str) -> Outcome:
     try:
         recipients = message.to if meta.remaining is None else meta.remaining
-        _log(f"Message {what}", message, meta, fields.get("created"), recipients, error)
+        _log("Message Refused", message, meta, fields.get("created"), recipients, f"given up by {hook}")
     except interrupts():
         raise
     except Exception:  # the hook may have replaced the message by anything
@@ -252,7 +232,7 @@ def lines_of(message: Any, meta: Meta, attempt: Attempt, judgement: Judgement) -
     for reason, recipients in attempt.reasons(message).items():
         is_pending = judgement.outcome == DOQUEUE and (meta.remaining is None or set(recipients) & set(meta.remaining))
         lines.append(
-            f"{meta.id} to {some_of(recipients)}: {reason} "
+            f"{meta.id} to {_join(recipients)}: {reason} "
             f"(attempt {meta.attempts}, {when if is_pending else 'given up'})"
         )
     return lines
@@ -263,7 +243,7 @@ def retry_delay(meta: Meta, created: datetime) -> float:
     shortest = conf.MAIL_QUEUE_RETRY_DELAY
     if not shortest:
         return 0
-    return min(max(shortest, time.time() - meta.since(created)), max(shortest, LONGEST_DELAY))
+    return min(max(shortest, time.time() - meta.epoch(created)), max(shortest, LONGEST_DELAY))
 
 
 def reply_of_a_service(error: object) -> Reply | None:
@@ -284,3 +264,10 @@ def _anymail_of(error: object) -> ModuleType | None:
     """Return django-anymail's module of errors, if this is one of them; None otherwise."""
     anymail = sys.modules.get("anymail.exceptions")
     return anymail if anymail is not None and isinstance(error, anymail.AnymailError) else None
+
+
+def _join(recipients: Iterable[str], most: int = 3) -> str:
+    """Return the first ``most`` names, and the number of the others."""
+    names = list(dict.fromkeys(map(str, recipients)))
+    others = len(names) - most
+    return ", ".join(names[:most]) + (f" and {others} more" if others > 0 else "")

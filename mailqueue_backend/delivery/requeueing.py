@@ -58,14 +58,6 @@ def after_interrupt(session: Session | None, payload: bytes) -> Disposition | No
     return _retry_as_stored(payload, meta)
 
 
-def stored_for(payload: bytes, recipients: list[str]) -> bytes:
-    """Return the stored message, to be delivered to these recipients only. Raises what pickling raises."""
-    envelope = loads(payload)
-    envelope.meta.remaining = recipients
-    envelope.meta.write(envelope.extra)
-    return dumps(envelope)
-
-
 def reopen(payload: bytes) -> Any:
     """Return a fresh copy of the stored message."""
     return loads(payload).email

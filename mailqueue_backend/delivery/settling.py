@@ -36,8 +36,6 @@ class Delivery:
     survived: int = 0
     #: To be announced before the queue is told; None: nothing, or announced already.
     event: Event | None = None
-    #: For the dead queue: the message, for those who may not get it here, and why. None: nothing, or written already.
-    aside: tuple[bytes, str] | None = None
     #: Whether the queue has refused its new payload before.
     was_refused: bool = False
     #: Meta.id, once the payload has been opened.
@@ -54,8 +52,8 @@ def settlement_of(delivery: Delivery, report: Report, queue: MessageQueue) -> Se
     if what == "discarded":
         report.discarded += 1
         return Settlement(reservation, "ack")
-    if what in ("requeued", "released"):
-        report.requeued += what == "requeued"
+    if what == "requeued":
+        report.requeued += 1
         return Settlement(reservation, "release", payload, delay)
     if what == "not tried":
         # A release would reset the delivery count that marks a suspect.
@@ -87,20 +85,6 @@ def _explain_size(queue: MessageQueue, payload: bytes) -> str:
         return queue.explain_size(payload)
     except QueueUnavailable:
         return ""  # the exchange will raise the error, or refuse the payload
-
-
-def set_aside(delivery: Delivery, queue: MessageQueue) -> None:
-    """Write to the dead queue what was split from a message, unless the message stays whole.
-
-    This comes first: a kill in between writes it once more, and never loses it.
-    """
-    assert delivery.disposition is not None
-    if delivery.aside is None or delivery.disposition.what in ("not tried", "left"):
-        return
-    payload, reason = delivery.aside
-    queue.sibling(queue.dead_name).write(payload)
-    delivery.aside = None
-    logger.warning("Message %s is set aside in %s for some recipients: %s", delivery.id, queue.dead_name, reason)
 
 
 def warn_of_lost_lease(delivery: Delivery, lease: float) -> None:

@@ -38,8 +38,7 @@ def remember(queue: MessageQueue, deliveries: Iterable[Delivery]) -> None:
     """Remember messages that cannot be settled."""
     for delivery in deliveries:
         settlement = None
-        is_whole = delivery.aside is None
-        if is_whole and delivery.settlement is not None and delivery.settlement.how in ("ack", "release"):
+        if delivery.settlement is not None and delivery.settlement.how in ("ack", "release"):
             settlement = delivery.settlement[1:]
         known = Untold(delivery.survived + 1, delivery.disposition, settlement)
         _untold[_key(queue, delivery.reservation.payload)] = known

@@ -5,7 +5,6 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterable
 from datetime import timedelta
 
 from .verdict import Reply, Step
@@ -64,13 +63,6 @@ def duration(seconds: float) -> str:
         if span >= size:
             return count(span // size, unit)
     return count(round(span.total_seconds()), "second")
-
-
-def some_of(names: Iterable[object], most: int = 3) -> str:
-    """Return the first ``most`` names, and the number of the others."""
-    distinct = list(dict.fromkeys(map(str, names)))
-    others = len(distinct) - most
-    return ", ".join(distinct[:most]) + (f" and {others} more" if others > 0 else "")
 
 
 def count(number: int, noun: str) -> str:

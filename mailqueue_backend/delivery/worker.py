@@ -13,12 +13,11 @@ from time import monotonic
 from typing import Any
 
 from ..discards import lines_written
-from ..envelope import Envelope, Meta, loads, meta_of_unopened
+from ..envelope import Envelope, loads
 from ..envelope.signature import keys
 from ..errors import UnknownClass, Unreadable, interrupts
 from ..logs import get_logger
 from ..settings import conf
-from .admission import Admission
 from .deadlines import DOT_SECONDS
 from .describing import describe, describe_buried
 from .link import State
@@ -26,13 +25,11 @@ from .mailer import Mailer
 from .policy import (
     DELIVERED,
     DISCARDED,
-    FOREIGN,
     NOT_TRIED,
     RETURNED,
     Attempt,
     Disposition,
     bury,
-    give_up_over,
     judge,
     leave,
     lines_of,
@@ -71,7 +68,6 @@ class Worker:
         self._expired = expired
         self._leases = leases
         self._keys = keys()
-        self._admission = Admission()
         self._wants_events = wants_events
         #: Seconds that the delivery of one message may take.
         self._seconds = conf.MAIL_QUEUE_LEASE / 2
@@ -129,26 +125,17 @@ class Worker:
             if reservation.deliveries - delivery.survived > MAX_DELIVERIES:
                 raise Unreadable(f"it was reserved by {MAX_DELIVERIES} processes that died")
             envelope = loads(reservation.payload, self._keys)
+        except UnknownClass as error:
+            return leave(error) if self._leases else bury(error)
         except Unreadable as error:
-            # The other site may have another SECRET_KEY, and other classes.
-            meta = meta_of_unopened(reservation.payload)
-            if meta is not None and self._admission.is_foreign(meta):
-                return self._release_foreign(meta)
-            return leave(error) if self._leases and isinstance(error, UnknownClass) else bury(error)
+            return bury(error)
         delivery.id = envelope.meta.id
-        if self._admission.is_foreign(envelope.meta):
-            return self._release_foreign(envelope.meta)
-        session = self._find_session(envelope.meta.using)
-        mailer = self._main if session is None else session.mailer
-        if (buried := self._admission.restrict(mailer.backend, delivery, envelope)) is not None:
-            return buried
         fields = {"created": envelope.created, **envelope.extra}
         if not envelope.meta.stored:
             envelope.meta.write(fields)
+        session = self._find_session(envelope.meta.using)
         message, began = envelope.email, monotonic()
-        if envelope.meta.is_over():
-            session, outcome = None, give_up_over(message, envelope.meta, fields)
-        elif session is None:
+        if session is None:
             outcome = self._requeue_unroutable(envelope, fields)
         else:
             outcome = self._call_hook(session, envelope, fields, reservation.payload)
@@ -157,10 +144,6 @@ class Worker:
         if self._wants_events and disposition not in (NOT_TRIED, RETURNED):
             delivery.event = describe(session, self._main, message, envelope, outcome, seconds)
         return disposition
-
-    def _release_foreign(self, meta: Meta) -> Disposition:
-        self._main.report_trouble(self._admission.describe_foreign(self._main.backend.queue_name, meta))
-        return FOREIGN
 
     def _dispose(
         self,
@@ -173,7 +156,7 @@ class Worker:
         if outcome.sent:
             return DELIVERED
         self.undelivered += 1
-        self.oldest = min(self.oldest, envelope.meta.since(envelope.created))
+        self.oldest = min(self.oldest, envelope.meta.epoch(envelope.created))
         if not outcome.requeue:
             return DISCARDED
         if session is not None and session.not_tried:

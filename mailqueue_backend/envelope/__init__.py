@@ -20,11 +20,10 @@ from ..errors import UnknownClass, Unreadable, interrupts
 from ..settings import conf
 from . import identity, legacy, signature
 from .compat import STAND_INS, upgrade_message
-from .meta import EPOCH_LIMIT, ERROR_LENGTH, META_KEY, Meta, id_of, latest_epoch
+from .meta import ERROR_LENGTH, META_KEY, Meta, id_of, latest_epoch
 from .pickling import PROTOCOL, dump
 
 __all__ = [
-    "EPOCH_LIMIT",
     "ERROR_LENGTH",
     "META_KEY",
     "PROTOCOL",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from hashlib import sha256
 from secrets import token_hex
-from typing import Any, TypeGuard
+from typing import Any
 
 from ..errors import Unreadable
 
@@ -17,8 +16,8 @@ META_KEY = "mailqueue"
 #: Maximum length of a stored error, in characters.
 ERROR_LENGTH = 500
 _ID = re.compile(r"[0-9a-f]{12}")
-#: A time must be less than this many seconds from 1970; a stored one that is not is taken for damaged.
-EPOCH_LIMIT = 1e11
+#: A stored time this many seconds or more from 1970 is taken for damaged.
+_EPOCH_LIMIT = 1e11
 
 
 class Meta:
@@ -29,9 +28,6 @@ class Meta:
     ``attempts``    the number of failed attempts
     ``last_error``  the reason for the last failure
     ``remaining``   the recipients still to be delivered to; None for all of them
-    ``send_at``     when it may be tried first, in seconds since 1970; None: at once
-    ``expires_at``  when it may no longer be tried, in seconds since 1970; None: it does not say
-    ``site``        the MAIL_QUEUE_SITE of the site that sent it; "" if that had none
     """
 
     def __init__(self, id: str, using: str | None = None) -> None:
@@ -40,9 +36,6 @@ class Meta:
         self.attempts = 0
         self.last_error = ""
         self.remaining: list[str] | None = None
-        self.send_at: float | None = None
-        self.expires_at: float | None = None
-        self.site = ""
         #: The envelope's ``created`` when it was stamped, and the same in seconds since 1970. See epoch().
         self.created: datetime | None = None
         self.created_epoch = 0.0
@@ -66,7 +59,7 @@ class Meta:
         """
         stored = fields.get(META_KEY)
         stored = dict(stored) if isinstance(stored, dict) else {}
-        message_id, using, attempts, last_error, remaining, created, epoch, send_at, expires_at, site = (
+        message_id, using, attempts, last_error, remaining, created, epoch = (
             stored.pop("id", None),
             stored.pop("using", None),
             stored.pop("attempts", 0),
@@ -74,20 +67,14 @@ class Meta:
             stored.pop("remaining", None),
             stored.pop("created", None),
             stored.pop("created_epoch", None),
-            stored.pop("send_at", None),
-            stored.pop("expires_at", None),
-            stored.pop("site", ""),
         )
         has_id = isinstance(message_id, str) and _ID.fullmatch(message_id)
         meta = cls(message_id if has_id else id_of(payload), using if isinstance(using, str) else None)
         meta.stored = bool(has_id)
         meta.attempts = attempts if isinstance(attempts, int) else 0
         meta.last_error = last_error if isinstance(last_error, str) else ""
-        if isinstance(created, datetime) and _is_epoch(epoch):
+        if isinstance(created, datetime) and isinstance(epoch, (int, float)) and abs(epoch) < _EPOCH_LIMIT:
             meta.created, meta.created_epoch = created, float(epoch)
-        meta.send_at = send_at if _is_epoch(send_at) else None
-        meta.expires_at = expires_at if _is_epoch(expires_at) else None
-        meta.site = site if isinstance(site, str) else ""
         if remaining is not None:
             if not isinstance(remaining, list) or not set(map(type, remaining)) <= {str}:
                 raise Unreadable("the list of the remaining recipients is damaged")
@@ -105,9 +92,6 @@ class Meta:
             "remaining": self.remaining,
             "created": self.created,
             "created_epoch": self.created_epoch if self.created else None,
-            "send_at": self.send_at,
-            "expires_at": self.expires_at,
-            "site": self.site,
         }
         given = {name: value for name, value in known.items() if value not in (None, "")}
         fields[META_KEY] = {**self._unknown_fields, **given}
@@ -121,23 +105,10 @@ class Meta:
         """Return the seconds since 1970 of ``created``: those stamped for it, unless a hook has changed ``created``."""
         return self.created_epoch if self.created == created else latest_epoch(created)
 
-    def since(self, created: datetime) -> float:
-        """Return since when the message waits for its delivery, in seconds since 1970: its age counts from then."""
-        epoch = self.epoch(created)
-        return epoch if self.send_at is None else max(epoch, self.send_at)
-
-    def is_over(self) -> bool:
-        """Return whether ``expires_at`` has passed."""
-        return self.expires_at is not None and self.expires_at <= time.time()
-
 
 def id_of(payload: bytes | None) -> str:
     """Derive the id of a message from its payload; "" without a payload."""
     return "" if payload is None else sha256(payload).hexdigest()[:12]
-
-
-def _is_epoch(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and abs(value) < EPOCH_LIMIT
 
 
 def latest_epoch(created: datetime) -> float:

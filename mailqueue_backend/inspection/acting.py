@@ -6,7 +6,6 @@ at the same time.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -37,10 +36,6 @@ class Action:
         """Return whether nothing is left to do, neither for this message nor for those behind it in its state."""
         return False
 
-    def spares(self, message: Message) -> bool:
-        """Return whether act_on_all() leaves the message as it is."""
-        return False
-
     def objection(self, message: Message) -> str:
         """Return why this cannot be done with the message; "" if it can."""
         return IS_RESERVED if message.entry.state == "reserved" else ""
@@ -58,10 +53,6 @@ class Retry(Action):
     def is_done(self, message: Message) -> bool:
         """Return whether the message is due, and not delayed."""
         return message.entry.state == "due" and not message.queue.is_delayed(message.entry)
-
-    def spares(self, message: Message) -> bool:
-        """Spare a message whose send_at is in the future."""
-        return message.send_at is not None and message.send_at > time.time()
 
     def objection(self, message: Message) -> str:
         """Object to messages that are reserved or dead."""
@@ -190,9 +181,6 @@ def _act_on_state(
             message = open_entry(queue, entry, accepted)
             if action.is_done(message):
                 return
-            if action.spares(message):
-                after = entry
-                continue
             skipped = operator.apply(action, message)
             if skipped:
                 after = entry  # not one that has gone: behind it, a Redis list would be browsed from its head

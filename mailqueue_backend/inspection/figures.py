@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ class Figures(NamedTuple):
 
     queue: str
     counts: Counts
-    #: Since when the oldest waiting message among the first ones waits, in seconds since 1970; None: none, or unknown.
+    #: When the oldest waiting message among the first ones was created, in seconds since 1970; None: none, or unknown.
     oldest: float | None = None
     #: The error of the last of these messages that has failed.
     last_error: str = ""
@@ -78,7 +77,7 @@ def _first(queue: MessageQueue, state: State) -> Iterable[Message]:
 
 def _brief(message: Message) -> tuple[float | None, str]:
     """Return since when a message waits, and its error: not the message, which may be big."""
-    since = message.since
+    since = message.created
     if since is None and message.entry.state == "due":
         since = message.due
-    return since if since is None else min(since, time.time()), message.last_error  # it may be scheduled
+    return since, message.last_error

@@ -30,12 +30,12 @@ class Criteria(NamedTuple):
 
     def match(self, message: Message) -> bool:
         """Return whether a message meets all of them; one whose age is unknown is as old as you like."""
-        since = 0 if message.since is None else message.since
+        created = 0 if message.created is None else message.created
         return (
             _contains(message.recipients, self.recipient)
             and _contains([message.sender], self.sender)
             and _contains([message.subject], self.subject)
-            and (self.older_than is None or time.time() - since > self.older_than)
+            and (self.older_than is None or time.time() - created > self.older_than)
         )
 
 

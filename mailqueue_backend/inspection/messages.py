@@ -28,13 +28,6 @@ class Message:
     problem: str = ""
     #: In seconds since 1970; None: unknown.
     created: float | None = None
-    #: Since when it waits: when it was created, or its ``send_at`` if that is later; None: unknown.
-    since: float | None = None
-    #: In seconds since 1970; None: it has none.
-    send_at: float | None = None
-    expires_at: float | None = None
-    #: The MAIL_QUEUE_SITE of the site that sent it.
-    site: str = ""
     attempts: int = 0
     sender: str = ""
     #: The recipients still to be delivered to.
@@ -57,9 +50,6 @@ class Message:
             "state": self.entry.state,
             "created": as_iso(self.created),
             "due": as_iso(self.due),
-            "send_at": as_iso(self.send_at),
-            "expires_at": as_iso(self.expires_at),
-            "site": self.site,
             "attempts": self.attempts,
             "size": len(self.entry.payload),
             "from": self.sender,
@@ -92,10 +82,6 @@ def _describe(queue: MessageQueue, entry: Entry, envelope: Envelope) -> Message:
         meta.id,
         envelope,
         created=meta.epoch(envelope.created),
-        since=meta.since(envelope.created),
-        send_at=meta.send_at,
-        expires_at=meta.expires_at,
-        site=meta.site,
         attempts=meta.attempts,
         sender=plain_text(email.from_email),
         recipients=[plain_text(recipient) for recipient in recipients],

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..delivery.words import duration
 from .figures import Figures
-from .messages import Message, as_iso
+from .messages import Message
 
 #: Maximum length of an error in the table of status.
 _ERROR_LENGTH = 60
@@ -34,30 +34,18 @@ def table(figures: Sequence[Figures]) -> Iterator[str]:
 
 
 def line(message: Message) -> str:
-    """Return the line of ``mail_queue list``, and a second one if there is more to say of the message."""
+    """Return the line of ``mail_queue list``, and a second one if the message has failed."""
     to = ", ".join(message.recipients)
     first = (
-        f"{message.id:12}  {message.entry.state:8}  {_age(message.since):>10}  {message.attempts:>5}  "
+        f"{message.id:12}  {message.entry.state:8}  {_age(message.created):>10}  {message.attempts:>5}  "
         f"{len(message.entry.payload):>9}  {printable(f'{message.sender} -> {to}: {message.subject}')}"
     )
-    more = "; ".join(_more(message))
-    return f"{first}\n{'':14}{printable(more)}" if more else first
-
-
-def _more(message: Message) -> Iterator[str]:
-    if message.send_at is not None:
-        yield f"not before {as_iso(message.send_at)}"
-    if message.expires_at is not None:
-        yield f"not after {as_iso(message.expires_at)}"
-    if message.site:
-        yield f"site {message.site}"
-    if message.last_error:
-        yield message.last_error
+    return f"{first}\n{'':14}{printable(message.last_error)}" if message.last_error else first
 
 
 def details(message: Message) -> Iterator[str]:
     """Return the lines of ``mail_queue show``."""
-    facts = message.as_json() | {"to": ", ".join(message.recipients), "age": _age(message.since)}
+    facts = message.as_json() | {"to": ", ".join(message.recipients), "age": _age(message.created)}
     for name, value in facts.items():
         if value not in (None, ""):
             yield f"{name.replace('_', ' ')}: {printable(str(value))}"

@@ -95,10 +95,10 @@ class QueueingMixin(BaseEmailBackend):
         """Queue the messages, all or none, and return how many; ``kwargs`` are stored with each.
 
         Raises QueueUnavailable, or returns 0 if ``fail_silently`` is set. Raises UnstorableMessage for a message that
-        cannot be pickled, is too large, or has a wrong ``send_at`` or ``expires_at``, and the error of Django or Python
-        for one that Django could not send: a newline in a header, an invalid address, text that cannot be encoded, an
-        unknown charset. A message without recipients is neither queued nor counted, unless a hook may add some. Nor is
-        mail that a log handler sends about a record of this package.
+        cannot be pickled or is too large, and the error of Django or Python for one that Django could not send: a
+        newline in a header, an invalid address, text that cannot be encoded, an unknown charset. A message without
+        recipients is neither queued nor counted, unless a hook may add some. Nor is mail that a log handler sends about
+        a record of this package.
         """
         messages = [message for message in email_messages or () if not is_about_our_records(message)]
         if not self._has_own_hook:
@@ -118,7 +118,7 @@ class QueueingMixin(BaseEmailBackend):
         """Serialise all messages, then write them in one call."""
         messages = serialise(self, email_messages, kwargs)
         if messages:
-            write(self.que, messages)
+            write(self.que, [message.payload for message in messages])
         announce_queued(self, messages)
 
     @staticmethod

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from django.core.mail import DNS_NAME, EmailMessage, make_msgid
+from django.core.mail.backends.smtp import EmailBackend as SMTPBackend
 from django.utils.timezone import get_current_timezone
 
-from ..delivery.addressing import sends_like_django
 from ..delivery.events import Event, send_signal
 from ..delivery.link import in_delivery
 from ..envelope import Meta, identity, latest_epoch, naive_local
@@ -26,12 +26,16 @@ from ..queues.base import MessageQueue
 from ..settings import conf
 from ..signals import message_events, message_queued
 from .mailers import DEFAULT_ALIAS
-from .schedule import Schedule, read_schedule
 from .validation import refuse_unsendable
 
 Message = TypeVar("Message")
 #: Django's method.
 _RECIPIENTS = EmailMessage.recipients
+#: Returns the methods of an SMTP backend that decide what can be sent.
+# Django < 6.0: prep_address() does not exist.
+_methods = attrgetter("_send", "prep_address") if hasattr(SMTPBackend, "prep_address") else attrgetter("_send")
+#: Those of Django.
+_METHODS = _methods(SMTPBackend)
 
 
 class Serialised(NamedTuple):
@@ -41,15 +45,12 @@ class Serialised(NamedTuple):
     #: The copy that is stored.
     message: Any
     payload: bytes
-    #: When it is due, in seconds since 1970; None: now.
-    send_at: float | None
 
 
 def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> list[Serialised]:
     """Serialise messages with the backend's hooks; ``kwargs`` are stored with each.
 
-    Raises UnstorableMessage for a message that cannot be pickled, or whose schedule is wrong, and what
-    refuse_unsendable() raises.
+    Raises UnstorableMessage for a message that cannot be pickled, and what refuse_unsendable() raises.
     """
     being_delivered = getattr(in_delivery, "message", None)
     stamps_headers, by_smtp = backend.stamps_headers, sends_like_django(backend)
@@ -63,16 +64,14 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
         given = kwargs.get("created")
         created = naive_local(given) if given else datetime.now()
         meta = Meta.new(created, latest_epoch(created) if given else created.timestamp(), backend.alias)
-        meta.send_at, meta.expires_at = _schedule(backend, message, number, len(messages))
-        meta.site = conf.MAIL_QUEUE_SITE or ""
         fields = {**kwargs, "created": created}
         meta.write(fields)
         duplicate = message
         try:
             duplicate = backend._make_pickleable(message)
             if stamps_headers and isinstance(duplicate, EmailMessage):
-                duplicate = stamped(duplicate, message, meta.send_at or 0)
-            serialised.append(Serialised(meta.id, duplicate, backend._wrap(duplicate, **fields), meta.send_at))
+                duplicate = stamped(duplicate, message)
+            serialised.append(Serialised(meta.id, duplicate, backend._wrap(duplicate, **fields)))
         except interrupts():
             raise
         except Exception as error:  # pickling runs the code of any object that is attached to the message
@@ -83,11 +82,10 @@ def serialise(backend: Any, messages: Sequence[Any], kwargs: dict[str, Any]) -> 
     return serialised
 
 
-def _schedule(backend: Any, message: Any, number: int, of: int) -> Schedule:
-    try:
-        return read_schedule(backend, message)
-    except UnstorableMessage as error:
-        raise UnstorableMessage(f"Message {number} of {of} cannot be queued: {error}.") from None
+def sends_like_django(backend: Any) -> bool:
+    """Return whether Django's own code sends by SMTP; a site's own hook or method may send what Django does not."""
+    sender = getattr(backend, "delivers_with", type(backend))
+    return backend.stamps_headers and _methods(sender) == _METHODS and not backend._has_own_hook
 
 
 def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
@@ -95,7 +93,7 @@ def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
     if not (messages and (message_queued.has_listeners() or message_events.has_listeners())):
         return
     sender, events = type(backend), []
-    for id, message, *_ in messages:
+    for id, message, _ in messages:
         arguments = {
             "queue": backend.queue_name,
             "id": id,
@@ -108,18 +106,12 @@ def announce_queued(backend: Any, messages: Sequence[Serialised]) -> None:
     send_signal(message_events, sender, {"events": events})
 
 
-def write(queue: MessageQueue, messages: Sequence[Serialised]) -> None:
-    """Write messages, all or none. Raises UnstorableMessage for one that the queue cannot store, or hold so long."""
-    now = time.time()
-    delays = [max((message.send_at or 0) - now, 0) for message in messages]
-    for number, (message, delay) in enumerate(zip(messages, delays, strict=True), start=1):
-        if problem := queue.explain_size(message.payload) or (delay and queue.explain_delay(delay)):
-            raise UnstorableMessage(f"Message {number} of {len(messages)} cannot be queued: {problem}")
-    payloads = [message.payload for message in messages]
-    if any(delays):
-        queue.write_many(*payloads, delays=delays)
-    else:
-        queue.write_many(*payloads)
+def write(queue: MessageQueue, payloads: Sequence[bytes]) -> None:
+    """Write payloads, all or none. Raises UnstorableMessage for one that is too large for the queue."""
+    for number, payload in enumerate(payloads, start=1):
+        if problem := queue.explain_size(payload):
+            raise UnstorableMessage(f"Message {number} of {len(payloads)} cannot be queued: {problem}")
+    queue.write_many(*payloads)
 
 
 def has_recipients(message: Any) -> bool:
@@ -142,18 +134,17 @@ def detached_copy(message: Message) -> Message:
     return duplicate
 
 
-def stamped(message: EmailMessage, original: EmailMessage, send_at: float = 0) -> EmailMessage:
+def stamped(message: EmailMessage, original: EmailMessage) -> EmailMessage:
     """Return the message with a Message-ID and a Date, which each retry will send again; keep existing ones.
 
-    The Date of a message that is held until ``send_at`` is that time: recipients sort by it.
     The caller's ``original`` is not changed: if ``message`` is the same object, or shares its headers, it is copied.
     """
     if message is original or message.extra_headers is original.extra_headers:
         message = detached_copy(message)
-    identity.add_missing(message, partial(make_msgid, domain=DNS_NAME), partial(_date, send_at))
+    identity.add_missing(message, partial(make_msgid, domain=DNS_NAME), _date)
     return message
 
 
-def _date(send_at: float) -> str:
+def _date() -> str:
     zone = get_current_timezone() if conf.EMAIL_USE_LOCALTIME else timezone.utc
-    return format_datetime(datetime.fromtimestamp(max(time.time(), send_at), zone))
+    return format_datetime(datetime.now(zone))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from django.core.mail import EmailMessage
 
-from ..delivery.addressing import sends_like_django
 from ..delivery.words import in_words
 from ..delivery.worker import MAX_DELIVERIES, why_unroutable
 from ..envelope import Envelope, compat, id_of_unopened, loads
@@ -19,6 +18,7 @@ from ..envelope.signature import keys
 from ..errors import ConfigurationError, MailQueueError, Unreadable, interrupts
 from ..queues.base import Entry, MessageQueue, State
 from ..transport.rendering import with_encoded_attachments
+from .enqueue import sends_like_django
 from .validation import prepare_address
 
 #: Messages that are looked at at a time, since they may be big.

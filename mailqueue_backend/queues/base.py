@@ -169,10 +169,8 @@ class MessageQueue:
 
     #: Reservations have leases: if a consumer dies, the message is handed out again when the lease ends.
     leases = True
-    #: A message can be delayed when it is written or released; otherwise it is due at once.
+    #: A released message can be delayed; otherwise it is due at once.
     delays = True
-    #: Maximum number of seconds of such a delay; None: no limit.
-    longest_delay: float | None = None
     #: write_many() stores all payloads or none.
     atomic_batches = True
     #: browse() and take() work.
@@ -212,12 +210,8 @@ class MessageQueue:
         """Store a payload at the tail; return True."""
         return self.write_many(payload)[0]
 
-    def write_many(self, *payloads: bytes, delays: Sequence[float] = ()) -> list[bool]:
-        """Store the payloads at the tail, in this order; return True for each.
-
-        ``delays``: for each payload, the number of seconds until it is due, as explain_delay() allows it; empty: none
-        is delayed.
-        """
+    def write_many(self, *payloads: bytes) -> list[bool]:
+        """Store the payloads at the tail, in this order; return True for each."""
         raise NotImplementedError(f"{type(self).__qualname__} must define write_many()")
 
     def read(self) -> bytes | None:
@@ -245,14 +239,6 @@ class MessageQueue:
         if limit is None or (size := self.stored_size(payload)) <= limit:
             return ""
         return f"it takes {size} bytes in the queue, which accepts at most {limit}"
-
-    def explain_delay(self, delay: float) -> str:
-        """Return why the queue cannot hold a message for so many seconds, and what to do; "" if it can."""
-        if not self.delays:
-            return f"the queue {self.name} cannot hold a message until its send_at; send it when it is due"
-        if self.longest_delay is not None and delay > self.longest_delay:
-            return f"the queue {self.name} can hold a message for at most {self.longest_delay:g} s, not {delay:.0f} s"
-        return ""
 
     # deliveries
 

@@ -42,10 +42,8 @@ class PlainQueue(MessageQueue):
         """False: the module may not be thread-safe."""
         return False
 
-    def write_many(self, *payloads: bytes, delays: Sequence[float] = ()) -> list[bool]:
+    def write_many(self, *payloads: bytes) -> list[bool]:
         """Store the payloads, in a single call if the module supports it; return True for each."""
-        if any(delays):
-            raise NotImplementedError(self.explain_delay(max(delays)))
         if len(payloads) < 2 or not self._write_together(payloads):
             self._write_singly(payloads)
         return [True] * len(payloads)

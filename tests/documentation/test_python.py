@@ -59,7 +59,6 @@ OTHERS = {
     "anymail": module("anymail"),
     "anymail.backends": module("anymail.backends"),
     "anymail.backends.mailgun": module("anymail.backends.mailgun", EmailBackend=Service),
-    "anymail.backends.postmark": module("anymail.backends.postmark", EmailBackend=Service),
     "celery": module("celery", shared_task=lambda **options: lambda function: function),
     "django_ses": module("django_ses", SESBackend=Service),
     "shop": module("shop"),

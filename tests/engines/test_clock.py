@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from unittest import mock
 
-from django.core.mail import EmailMessage
 from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
 from mailqueue_backend.checks import check_clock
@@ -55,19 +53,6 @@ class ClockContract(FeedMixin):
         self.script = always("dot", "451 later")
         self.drain()
         self.assertEqual((self.queue.counts().deferred, self.future()), (1, ""))
-
-    def test_scheduled_message_does_not_lie_in_the_future(self) -> None:
-        email = EmailMessage("a", to=["to@example.com"])
-        email.send_at = time.time() + 90_000  # type: ignore[attr-defined]
-        self.backend().send_messages([email])
-        self.assertEqual((self.queue.counts().deferred, self.future()), (1, ""))
-
-    def test_scheduled_message_that_is_due_later_than_that_lies_in_the_future(self) -> None:
-        email = EmailMessage("a", to=["to@example.com"])
-        email.send_at = time.time() + 90_000  # type: ignore[attr-defined]
-        with mock.patch("mailqueue_backend.mail.enqueue.time.time", return_value=time.time() - 3600):
-            self.backend().send_messages([email])
-        self.assertIn("is deferred until", self.future())
 
     def test_message_behind_the_first_page_is_found(self) -> None:
         self.enqueue(*"abc")

@@ -9,7 +9,6 @@ from typing import Any
 from unittest import mock, skipUnless
 
 from django.conf import settings
-from django.core.mail import EmailMessage
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
@@ -57,11 +56,6 @@ class InspectionContract(FeedMixin):
     def settle_first(self, how: Any, **more: Any) -> None:
         with self.queue.consumer(LONG) as consumer:
             consumer.exchange([Settlement(self.take(consumer), how, **more)])
-
-    def schedule(self, subject: str, seconds: float) -> None:
-        email = EmailMessage(subject, to=["to@example.com"])
-        email.send_at = time.time() + seconds  # type: ignore[attr-defined]
-        self.backend().send_messages([email])
 
     def fill(self) -> None:
         """Put one message into each state, with the state as its subject."""
@@ -179,27 +173,6 @@ class InspectionContract(FeedMixin):
         self.assertEqual(self.act(Retry(), self.ids("due")[0]), [""])
         self.assertEqual(self.act(Retry()), [])
         self.assertLeft("a", "b")
-
-    def test_retry_of_all_leaves_scheduled_messages_alone(self) -> None:
-        self.enqueue("tried")
-        self.settle_first("release", delay=LONG + 60)
-        for number in range(12):
-            self.schedule(f"{number:02}", LONG + number - 6)
-        self.assertEqual(self.act(Retry()), [""])
-        self.assertEqual([message.subject for message in self.listed("due")], ["tried"])
-        self.assertEqual(self.queue.counts().deferred, 12)
-
-    def test_retry_by_id_makes_a_scheduled_message_due(self) -> None:
-        self.schedule("a", LONG)
-        self.assertEqual(self.act(Retry(), *self.ids("deferred")), [""])
-        self.assertEqual((self.drain().sent, self.sent()), (1, ["a"]))
-
-    def test_a_scheduled_message_is_not_old(self) -> None:
-        self.schedule("a", LONG)
-        (message,) = self.listed("deferred")
-        self.assertAlmostEqual(message.send_at or 0, time.time() + LONG, delta=60)
-        self.assertEqual((message.since, Criteria(older_than=0).match(message)), (message.send_at, False))
-        self.assertAlmostEqual(look_at(self.queue).oldest or 0, time.time(), delta=60)
 
     def test_retry_skips_reserved_and_dead_messages(self) -> None:
         self.fill()

@@ -131,7 +131,7 @@ class PostgreSQLTests(PostgreSQL, ServerContract, DatabaseContract, TransactionT
     @override_settings(USE_TZ=False, TIME_ZONE="Europe/Paris")
     def test_a_lease_is_not_prolonged_by_the_hour_that_comes_twice(self) -> None:
         now = "TIMESTAMPTZ '2026-10-25 00:25:00+00'"
-        for compiled in (rows.compile_select, sql.due_in, sql.claim):
+        for compiled in (rows.compile_select, sql.due_in, sql.claim, sql.insert_due):
             compiled.cache_clear()
             self.addCleanup(compiled.cache_clear)
         with mock.patch.object(Now, "as_postgresql", return_value=(now, [])):

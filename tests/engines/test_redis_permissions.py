@@ -67,14 +67,6 @@ class PermissionTests(TakingMixin, SimpleTestCase):
             queue.read()
         self.assertEqual(self.queue.read_many(2), [b"one", b"two"])
 
-    def test_the_line_of_a_sender_who_schedules_is_enough_to_schedule(self) -> None:
-        queue = queue_at(self.url("scheduling"), "MAIL_QUEUE")
-        self.addCleanup(queue._server.hang_up)
-        queue.write_many(b"later", b"now", delays=[60, 0])
-        with self.assertRaisesRegex(QueueUnavailable, "(?i)can.t run this command|permission"):
-            queue.read()
-        self.assertEqual(self.queue.counts()[:3], (2, 1, 1))
-
     def test_the_line_of_a_drain_is_enough_for_every_settlement(self) -> None:
         self.queue.write_many(b"sent", b"released", b"rewritten", b"deferred", b"buried", b"back", b"left")
         consumer = self.consumer()

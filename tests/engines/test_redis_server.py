@@ -136,8 +136,6 @@ class OwnServerTests(TakingMixin, SimpleTestCase):
         self.fill_up()
         with self.assertRaisesRegex(QueueUnavailable, "OOM|maxmemory"):
             self.queue.write(b"six")
-        with self.assertRaisesRegex(QueueUnavailable, "OOM|maxmemory"):
-            self.queue.write_many(b"six", delays=[60])
         consumer = self.consumer()
         reservations = consumer.exchange(wanted=4).reservations
         ends = [("ack",), ("release", b"new bytes"), ("release", b"newer bytes", 60), ("bury",)]

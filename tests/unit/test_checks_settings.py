@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import SimpleTestCase, override_settings
 
-from mailqueue_backend.checks import check_log, check_names, check_only_to, check_ranges, check_settings
+from mailqueue_backend.checks import check_log, check_names, check_ranges, check_settings
 from mailqueue_backend.settings import all_settings
 
 NUMBERS = ("EXPIRE", "LEASE", "RETRY_DELAY", "WORKERS", "RATE", "LOG_FILE_MAXBYTES", "LOG_FILE_BACKUP")
@@ -34,21 +34,6 @@ class TypeTests(SimpleTestCase):
     def test_each_wrong_setting_is_reported(self) -> None:
         found = problems(check_settings, MAIL_QUEUE_EXPIRE="soon", MAIL_QUEUE_NAME=3)
         self.assertEqual([id for id, *_ in found], ["E001"] * 2)
-
-    def test_addresses_are_checked(self) -> None:
-        for wrong in (["me"], ["me@"], ("",), [3], ["me@here.example", "example.org"]):
-            with self.subTest(wrong):
-                ((id, problem, hint),) = problems(check_settings, MAIL_QUEUE_ONLY_TO=wrong)
-                self.assertEqual((id, "which is no address" in problem), ("E001", True))
-                self.assertIn('["me@example.org", "@example.org"]', hint)
-        self.assertIn("must be list or tuple or None", problems(check_settings, MAIL_QUEUE_ONLY_TO="me@here")[0][1])
-        for right in ([], ["me@here"], ("@here.example",), None):
-            self.assertEqual(problems(check_settings, MAIL_QUEUE_ONLY_TO=right), [])
-
-    def test_a_deployment_is_warned_that_mail_is_kept_back(self) -> None:
-        for value, ids in (([], ["W013"]), (["me@here.example"], ["W013"]), (None, []), ("me@here", [])):
-            with self.subTest(value):
-                self.assertEqual([id for id, *_ in problems(check_only_to, MAIL_QUEUE_ONLY_TO=value)], ids)
 
     @override_settings(MAIL_QUEUE_EXPIRE="soon")
     def test_the_checks_run_with_manage_py_check(self) -> None:

@@ -65,8 +65,7 @@ def opened(stored: bytes) -> Message:
 class MessageTests(SimpleTestCase):
     def test_all_fields_are_shown(self) -> None:
         headers = {"Message-ID": "<1@example.com>"}
-        meta = {"id": "0123456789ab", "attempts": 2, "last_error": "450 busy", "expires_at": 4e9, "site": "shop"}
-        stored = payload(message("Hi", headers=headers), **meta)
+        stored = payload(message("Hi", headers=headers), id="0123456789ab", attempts=2, last_error="450 busy")
         self.assertEqual(
             opened(stored).as_json(),
             {
@@ -75,9 +74,6 @@ class MessageTests(SimpleTestCase):
                 "state": "due",
                 "created": as_iso(CREATED.timestamp()),
                 "due": "1970-01-01T00:00:01Z",
-                "send_at": None,
-                "expires_at": "2096-10-02T07:06:40Z",
-                "site": "shop",
                 "attempts": 2,
                 "size": len(stored),
                 "from": "from@example.com",

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
@@ -21,7 +20,7 @@ from mailqueue_backend.delivery.limits import DrainOptions
 from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.mail.smtp import QueuedEmailBackend
 from mailqueue_backend.queues.database.consumer import Consumer
-from tests.cases import MailTestCase, drain, enqueue, message
+from tests.cases import MailTestCase, drain, enqueue
 from tests.smtp import Script, always, by_recipient, good, in_turn
 from tests.smtp.cases import DELIVERY, ScriptedTestCase
 from tests.wire.test_admin_handler import ADMINS, on_the_root_logger
@@ -124,38 +123,6 @@ class SignalTests(EventTestCase):
     def test_discarded(self) -> None:
         found = self.deliver(always("dot", "451 later"), expire=0)
         self.assertEqual((self.signal, found["refused"]), ("message_discarded", {"to@example.com": "451 later"}))
-
-    def test_age_counts_from_send_at(self) -> None:
-        self.serve()
-        email = message("Hello")
-        email.send_at = time.time() - 10  # type: ignore[attr-defined]
-        self.backend().send_messages([email], created=datetime.now() - timedelta(days=1))
-        with received("message_sent") as calls:
-            self.drain()
-        ((_, found),) = calls
-        self.assertAlmostEqual(found["age"], 10, delta=5)
-
-    def test_discarded_untried(self) -> None:
-        self.serve()
-        email = message("Hello")
-        email.expires_at = time.time() - 1  # type: ignore[attr-defined]
-        self.backend().send_messages([email])
-        with received("message_discarded") as calls:
-            self.drain()
-        ((_, found),) = calls
-        (reason,) = found["refused"].values()
-        self.assertRegex(reason, "^its expires_at, .* has passed$")
-        self.assertEqual((found["attempts"], found["age"] >= 0), (0, True))
-
-    @override_settings(MAIL_QUEUE_ONLY_TO=["me@example.com"])
-    def test_buried_because_nobody_may_get_it(self) -> None:
-        self.serve()
-        self.enqueue("Hello")
-        with received() as calls, self.assertLogs(DELIVERY, "ERROR"):
-            self.drain()
-        ((name, found),) = calls
-        self.assertEqual(name, "message_buried")
-        self.assertIn("MAIL_QUEUE_ONLY_TO does not allow to@example.com", found["error"])
 
     def test_buried(self) -> None:
         self.serve()

@@ -106,18 +106,6 @@ class LookingTests(CommandTestCase):
         self.assertRegex(heading, "^ID +STATE")
         self.assertRegex(first, r"^[0-9a-f]{12}  due .* 0  .* from@example.com -> to@example.com: Order 1$")
 
-    def test_list_shows_schedule_and_site(self) -> None:
-        email = message("Sale")
-        email.send_at, email.expires_at = 4_000_000_000, 4_000_000_060  # type: ignore[attr-defined]
-        with override_settings(MAIL_QUEUE_SITE="shop"):
-            email.send()
-        _, first, second = self.call("list").splitlines()
-        self.assertIn("deferred   0 seconds", first)
-        self.assertEqual(second.strip(), "not before 2096-10-02T07:06:40Z; not after 2096-10-02T07:07:40Z; site shop")
-        (found,) = self.objects("list")
-        self.assertEqual((found["send_at"], found["site"]), ("2096-10-02T07:06:40Z", "shop"))
-        self.assertIn("send at: 2096-10-02T07:06:40Z", self.call("show", found["id"]))
-
     def test_list_filters_and_prints_json(self) -> None:
         enqueue("Order 1", "Order 2", "Invoice")
         self.settle("bury")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import product
 from typing import Any
 
@@ -53,14 +52,6 @@ class BlockedTests(PolicyTestCase):
                 self.assertRegex(self.lines[0], rf"^127\.0\.0\.1:\d+: {self.REPLY}\. 3 messages wait, the first since ")
                 self.queue.read_many(3)
         self.assertEqual(self.discards(), [])
-
-    def test_a_message_waits_since_its_send_at(self) -> None:
-        self.serve(always("MAIL", self.REPLY))
-        email = EmailMessage("a", to=["to@example.com"])
-        email.send_at = time.time() - 10  # type: ignore[attr-defined]
-        self.backend().send_messages([email], created=datetime.now() - timedelta(days=1))
-        self.failing_drain()
-        self.assertRegex(self.lines[0], r"1 message waits, since 1\d seconds\.$")
 
     def test_what_was_sent_before_is_sent(self) -> None:
         self.serve(in_turn(MAIL=[None, *[self.REPLY] * 2]))

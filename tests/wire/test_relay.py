@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock, skipUnless
 
@@ -438,28 +437,3 @@ class MailersTests(RecordingMixin, MailTestCase):
             self.assertEqual([problem.id for problem in check_mailers()], ["mailqueue_backend.E003"] * 2)
             with self.assertRaisesMessage(CommandError, "queues its mail itself"):
                 process_mail_queue()
-
-
-class HoldingBackend(RecordingBackend):
-    """Passes messages to a service that holds them."""
-
-    supports_send_at = True
-
-
-class ScheduleTests(TestCase):
-    def send(self, backend: str) -> int:
-        email = message()
-        email.send_at = datetime.now(timezone.utc) + timedelta(hours=1)  # type: ignore[attr-defined]
-        with override_settings(MAIL_QUEUE_DELIVERY_BACKEND=f"{HERE}.{backend}"):
-            QueuedEmailBackend().send_messages([email])
-        return open_queue("MAIL_QUEUE").counts().deferred
-
-    def test_a_service_that_holds_messages_gets_them_with_their_send_at(self) -> None:
-        self.assertEqual(self.send("HoldingBackend"), 0)
-        payload = open_queue("MAIL_QUEUE").read()
-        assert payload is not None
-        envelope = loads(payload)
-        self.assertEqual((envelope.email.send_at.tzinfo, envelope.meta.send_at), (timezone.utc, None))
-
-    def test_for_any_other_backend_the_queue_holds_them(self) -> None:
-        self.assertEqual(self.send("RecordingBackend"), 1)

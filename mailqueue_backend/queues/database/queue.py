@@ -74,27 +74,30 @@ class Queue(MessageQueue):
 
     # queue-front's interface
 
-    def write_many(self, *payloads: bytes, delays: Sequence[float] = ()) -> list[bool]:
+    def write_many(self, *payloads: bytes) -> list[bool]:
         """Store all payloads at the tail or none, as part of the caller's transaction if there is one.
 
         In a running event loop, another thread stores them, since Django allows no database calls there.
         """
         if allows_database_calls():
-            self._insert(payloads, delays)
+            self._insert(payloads)
         else:
-            run_in_thread(self.alias, partial(self._insert, payloads, delays))
+            run_in_thread(self.alias, partial(self._insert, payloads))
         return [True] * len(payloads)
 
     @translates_errors(SENDERS_PATIENCE)
-    def _insert(self, payloads: Sequence[bytes], delays: Sequence[float]) -> None:
+    def _insert(self, payloads: Sequence[bytes]) -> None:
         def insert() -> None:
             with connection.cursor() as cursor:
                 for batch in batches:
-                    sql.insert(cursor, self.name, batch)
+                    params: list[Any] = []
+                    for payload in batch:
+                        params += (self.name, connection.Database.Binary(payload))
+                    cursor.execute(sql.insert_due(alias, len(batch)), params)
 
         alias = self.alias
-        connection = connections[alias]
-        batches = [*sql.batches([*zip(payloads, delays or [0] * len(payloads), strict=True)])]
+        connection: Any = connections[alias]
+        batches = [payloads] if len(payloads) == 1 else [*sql.batches(payloads)]
         with closing_new_connection(alias):
             if len(batches) > 1 or connection.in_atomic_block:
                 in_transaction(alias, insert)

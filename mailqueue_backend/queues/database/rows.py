@@ -145,7 +145,7 @@ def settle(cursor: CursorWrapper, queue: MessageQueue, settlements: Sequence[Set
 def _insert_released(cursor: CursorWrapper, queue: MessageQueue, settlement: Settlement) -> None:
     reservation, _, payload, delay = settlement
     try:
-        sql.insert(cursor, queue.name, [(reservation.payload if payload is None else payload, delay)])
+        sql.insert_delayed(cursor, queue.name, reservation.payload if payload is None else payload, delay)
     except Error as error:
         if not sql.may_be_about_the_row(error):
             raise

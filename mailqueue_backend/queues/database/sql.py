@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from django.db import DataError, Error, connections
 from django.db.backends.utils import CursorWrapper
@@ -24,14 +24,12 @@ BATCH_BYTES = 400_000
 #: Maximum bytes of an INSERT of one row, in addition to its payload.
 INSERT_BYTES = 2_000
 #: Maximum rows per INSERT: SQLite limits the number of its parameters.
-BATCH_ROWS = 300
+BATCH_ROWS = 400
 #: MySQL's error numbers for a row that is too large for its log or for max_allowed_packet, and for a lost connection.
 MYSQL_REFUSALS = (1118, 1153, 2006, 2013)
 _COLUMNS = "(queue, due, receipt, deliveries, payload)"
 #: ``queue = %s``, in a form that no index can serve.
 IN_QUEUE = "COALESCE(queue, '') = %s"
-#: A payload, and the number of seconds until it is due.
-Delayed: TypeAlias = tuple[bytes, float]
 
 
 class CompiledSQL(NamedTuple):
@@ -103,28 +101,31 @@ def put_back(alias: str) -> str:
     return f"UPDATE {table(alias)} SET receipt = NULL, due = %s, deliveries = %s WHERE receipt = %s AND id = %s"
 
 
-def insert(cursor: CursorWrapper, queue: str, batch: Sequence[Delayed]) -> None:
-    """Insert payloads, each due after its delay, in one statement."""
-    alias, to_binary = cursor.db.alias, cursor.db.Database.Binary
-    rows: list[str] = []
-    params: list[Any] = []
-    for payload, delay in batch:
-        due = due_in(alias, delay)
-        rows.append(f"(%s, {due.sql}, NULL, 0, {_binary(alias)})")
-        params += (queue, *due.params, to_binary(payload))
-    cursor.execute(f"INSERT INTO {table(alias)} {_COLUMNS} VALUES {', '.join(rows)}", params)
+@lru_cache(maxsize=64)
+def insert_due(alias: str, amount: int) -> str:
+    """Parameters: for each row the queue and the payload, as the driver's Binary()."""
+    row = f"(%s, {due_in(alias, 0).sql}, NULL, 0, {_binary(alias)})"
+    return f"INSERT INTO {table(alias)} {_COLUMNS} VALUES {', '.join([row] * amount)}"
 
 
-def batches(delayed: Sequence[Delayed]) -> Iterator[Sequence[Delayed]]:
+def insert_delayed(cursor: CursorWrapper, queue: str, payload: bytes, delay: float) -> None:
+    """Insert a payload that is due in ``delay`` seconds."""
+    alias = cursor.db.alias
+    due, params = due_in(alias, delay)
+    statement = f"INSERT INTO {table(alias)} {_COLUMNS} VALUES (%s, {due}, NULL, 0, {_binary(alias)})"
+    cursor.execute(statement, [queue, *params, cursor.db.Database.Binary(payload)])
+
+
+def batches(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Split payloads into batches of at most BATCH_ROWS and BATCH_BYTES; a bigger payload is a batch by itself."""
     start = size = 0
-    for position, (payload, _) in enumerate(delayed):
+    for position, payload in enumerate(payloads):
         if position > start and (size + len(payload) > BATCH_BYTES or position - start == BATCH_ROWS):
-            yield delayed[start:position]
+            yield payloads[start:position]
             start, size = position, 0
         size += len(payload)
-    if delayed:
-        yield delayed[start:]
+    if payloads:
+        yield payloads[start:]
 
 
 def max_allowed_packet(cursor: CursorWrapper) -> int:

@@ -7,7 +7,6 @@ are stored under other keys, see script.lua. Redis Cluster is not supported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -49,14 +48,8 @@ class Queue(MessageQueue):
         self._script = Script(self._server, name, self.dead_name, self._unavailable)
         self._keys = self._script.keys
 
-    def write_many(self, *payloads: bytes, delays: Sequence[float] = ()) -> list[bool]:
+    def write_many(self, *payloads: bytes) -> list[bool]:
         """Store all payloads or none. There is no retry: if the answer is lost, all may have been stored."""
-        if any(delays):
-            call: list[Argument] = ["write", 0, token_hex(16)]
-            for payload, delay in zip(payloads, delays, strict=True):
-                call += microseconds(delay), payload
-            self._script.run_once(call)
-            return [True] * len(payloads)
         try:
             if payloads:
                 self._server.client.rpush(self.name, *payloads)

@@ -2,17 +2,6 @@
 
 local operation = {}
 
-local function add(arguments, ...)
-  for _, argument in ipairs({...}) do arguments[#arguments + 1] = argument end
-end
-
--- Call a command with any number of arguments: Lua limits those of one call. They are pairs, or single.
-local function in_parts(command, key, arguments)
-  for first = 1, #arguments, 1000 do
-    call(command, key, unpack(arguments, first, math.min(first + 999, #arguments)))
-  end
-end
-
 -- Settle and reserve. Return {result of each settlement, reservations, 1 if a suspect waits, else 0}. 'asked' is how
 -- many messages the first call of this name wanted, and 'held' how many its consumer holds after the settlements. If a
 -- settlement fails, the others are still carried out, and nothing is reserved.
@@ -34,36 +23,6 @@ function operation.exchange(again, name, lease, asked, wanted, held, room)
     end
   end
   return {found, taken, suspect and 1 or 0}
-end
-
--- Store messages; for each, its delay and its payload follow 'name' in ARGV. Those without a delay go to the list.
-function operation.write(_, name)
-  -- This changes nothing, but fails if Redis is out of memory: after prepare(), no command would.
-  call('ZADD', deferred, 'XX', 0, '')
-  call('ZREM', deferred, '')
-  prepare()
-  -- The arguments of the commands: ids and payloads, times and ids, payloads for the list.
-  local ids, new_payloads, new_times, listed = {}, {}, {}, {}
-  for index = 4, #ARGV, 2 do
-    if tonumber(ARGV[index]) > 0 then
-      local id = string.format('%s:%09d', name, #ids)  -- those that are due together are sorted by their ids
-      ids[#ids + 1] = id
-      add(new_payloads, id, ARGV[index + 1])
-      add(new_times, now + ARGV[index], id)
-    else
-      add(listed, ARGV[index + 1])
-    end
-  end
-  local function change()
-    in_parts('HSET', payloads, new_payloads)
-    in_parts('ZADD', deferred, new_times)
-    in_parts('RPUSH', list, listed)
-  end
-  local function undo()
-    in_parts('ZREM', deferred, ids)
-    delete(ids)
-  end
-  attempt(change, undo)
 end
 
 -- Reserve a message: one whose lease has ended, else the head of the list, else a deferred one.

@@ -19,7 +19,7 @@ Argument = str | int | bytes
 
 
 class Script:
-    """The script on the keys of one queue. Each of its operations but "write" can safely be repeated."""
+    """The script on the keys of one queue. Each of its operations can safely be repeated."""
 
     def __init__(self, server: Server, name: str, dead_name: str, translate: Callable[[Exception], QueueUnavailable]):
         #: The keys of the queue, in the script's order.
@@ -45,13 +45,6 @@ class Script:
             except (self._redis.ConnectionError, self._redis.TimeoutError):
                 call[1] = 1
                 return self._evaluate(execute, call)
-        except self._redis.RedisError as error:
-            raise self._translate(error) from error
-
-    def run_once(self, call: list[Argument]) -> Any:
-        """Call the script, and do not repeat the call if the connection fails."""
-        try:
-            return self._evaluate(self.server.client.execute_command, call)
         except self._redis.RedisError as error:
             raise self._translate(error) from error
 

@@ -84,7 +84,7 @@ class ThreadContract(OnDatabase):
 
     def test_an_error_is_raised_in_the_event_loop(self) -> None:
         with (
-            mock.patch("mailqueue_backend.queues.database.sql.table", return_value="nothing"),
+            mock.patch("mailqueue_backend.queues.database.sql.insert_due", return_value="INSERT INTO nothing"),
             self.assertRaises(QueueUnavailable),
         ):
             asyncio.run(self.write(b"a"))
