@@ -47,4 +47,5 @@ def page(
     common = {**site.each_context(request), "title": title, "opts": Queue._meta, **rights}
     if queue is not None:  # not the queue itself, whose truth is its length
         common |= {"queue_name": queue.name, "is_browsable": queue.browsable}
+    request.current_app = site.name
     return TemplateResponse(request, f"mailqueue_dashboard/{template}.html", {**common, **context})

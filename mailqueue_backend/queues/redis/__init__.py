@@ -23,7 +23,7 @@ from .script import Argument, Script, microseconds
 #: Seconds for which read() reserves a message before it deletes it.
 READ_LEASE = 60
 #: refresh() looks for a message that has moved in a list by up to MOVED places, at STEP places at a time.
-MOVED, STEP = 10_000, 10
+MOVED, STEP = 10_000, 50
 
 
 class Queue(MessageQueue):

@@ -82,13 +82,13 @@ class BrowseContract(OpensQueues):
 
     def test_a_bookmark_finds_a_message_that_has_moved(self) -> None:
         self.need("browsable")
-        self.queue.write_many(*[b"%02d" % number for number in range(30)])
-        kept = self.bookmarked(self.entry(b"25"))
-        for taken in (3, 15, 7):  # it is the head then
+        self.queue.write_many(*[b"%03d" % number for number in range(130)])
+        kept = self.bookmarked(self.pages("due")[125])
+        for taken in (3, 75, 47):  # it is the head then
             self.queue.read_many(taken)
             found = self.queue.refresh(kept)
             assert found is not None
-            self.assertEqual(found.payload, b"25")
+            self.assertEqual(found.payload, b"125")
 
     def test_a_bookmark_of_a_message_that_is_gone_finds_nothing_and_continues(self) -> None:
         self.need("browsable")
