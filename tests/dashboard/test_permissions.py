@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from unittest import mock
+
 from django.contrib.auth.models import Permission
 
+from mailqueue_backend.dashboard import tokens
 from mailqueue_backend.queues.paused import paused_reason
+from tests.cases import message
 
 from .cases import SECRETS, DashboardTestCase, make_user, payload
 
@@ -46,6 +51,10 @@ class ViewerTests(DashboardTestCase):
                 self.assertNotContains(page, secret)
         self.assertContains(self.get("messages", "MAIL_QUEUE", "due"), "0123456789ab")
 
+    def test_the_rows_hold_nothing_that_a_template_could_show(self) -> None:
+        (row,) = self.listed()
+        self.assertEqual((row.sender, row.recipients, row.subject), ("", "", ""))
+
     def test_cannot_search_read_or_act(self) -> None:
         page = self.get("messages", "MAIL_QUEUE", "due", q="nobody")
         self.assertEqual(len(page.context["page"].rows), 1)
@@ -77,6 +86,16 @@ class ReaderTests(DashboardTestCase):
         part = self.opened().context["part"]
         self.client.force_login(make_user(*self.permissions, name="another"))
         self.get("attachment", "MAIL_QUEUE", part, 0, status=404)
+
+    def test_parts_can_be_loaded_for_an_hour(self) -> None:
+        email = message()
+        email.attach("a.txt", "text", "text/plain")
+        self.fill(payload(email))
+        part = self.opened().context["part"]
+        for seconds, status in ((tokens.PARTS_VALID - 60, 200), (tokens.PARTS_VALID + 60, 404)):
+            later = mock.patch("django.core.signing.time.time", return_value=time.time() + seconds)
+            with later:
+                self.get("attachment", "MAIL_QUEUE", part, 0, status=status)
 
 
 class ActorTests(DashboardTestCase):
