@@ -56,8 +56,8 @@ def settlement_of(delivery: Delivery, report: Report, queue: MessageQueue) -> Se
         report.requeued += 1
         return Settlement(reservation, "release", payload, delay)
     if what == "not tried":
-        # A release would reset the delivery count that marks a suspect.
-        return Settlement(reservation, "leave" if reservation.deliveries > 1 else "release")
+        # It resets the count of a suspect: to leave one to its lease would raise it, and bury the message untried.
+        return Settlement(reservation, "release")
     message_id = id_of_unopened(reservation.payload)
     if what == "left":
         report.requeued += 1

@@ -6,14 +6,15 @@ while that one is not empty.
 
 from __future__ import annotations
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, QueueUnavailable
 from .base import MessageQueue, State
 
 #: Maximum length of a reason that is shown, in characters.
 REASON_LENGTH = 200
 #: Reasons that are looked at: there are several if two processes pause a queue at once.
 _LOOKED_AT = 10
-_STATES: tuple[State, ...] = ("due", "deferred")  # deferred: written before a clock was set back
+#: Deferred: written before a clock was set back. Reserved: resume() is taking it, or was killed meanwhile.
+_STATES: tuple[State, ...] = ("due", "deferred", "reserved")
 
 
 def pause(queue: MessageQueue, reason: str) -> None:
@@ -33,6 +34,11 @@ def resume(queue: MessageQueue) -> bool:
     was_paused = False
     while reasons.read() is not None:
         was_paused = True
+    if reasons.counts().reserved:
+        raise QueueUnavailable(
+            f"The queue {queue.name} stays paused, since another process is resuming it, or was killed while it did. "
+            "Resume it again in a minute."
+        )
     return was_paused
 
 
@@ -44,7 +50,8 @@ def paused_reason(queue: MessageQueue) -> str | None:
     if not queue.pausable:
         return None
     reasons = _reasons(queue)
-    if not len(reasons):
+    counts = reasons.counts()
+    if not counts.waiting + counts.reserved:
         return None
     if not reasons.browsable:
         return ""

@@ -6,7 +6,9 @@ are stored under other keys, see script.lua. Redis Cluster is not supported.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from functools import cached_property
 from secrets import token_hex
 from typing import Any
 
@@ -45,8 +47,19 @@ class Queue(MessageQueue):
                 f"redis-py does not understand {self.settings} in your settings.", self.hint
             ) from None
         self._driver_error = redis.RedisError
-        self._script = Script(self._server, name, self.dead_name, self._unavailable)
+        self._open()
+
+    def _open(self) -> None:
+        self._script = Script(self._server, self.name, self.dead_name, self._unavailable)
         self._keys = self._script.keys
+
+    def sibling(self, name: str) -> Queue:
+        """Open another queue on the same server."""
+        queue = copy.copy(self)
+        vars(queue).pop("_dead", None)
+        queue.name = name
+        queue._open()
+        return queue
 
     def write_many(self, *payloads: bytes) -> list[bool]:
         """Store all payloads or none. There is no retry: if the answer is lost, all may have been stored."""
@@ -68,9 +81,17 @@ class Queue(MessageQueue):
         return payload
 
     def counts(self) -> Counts:
-        """Count the messages by state; messages that a consumer of the dead queue has reserved are not counted."""
+        """Count the messages by state; the dead queue is counted after this one, with those that are reserved there."""
         due, deferred, reserved, dead = self._script.run(["counts", 0])
+        # These have no dead messages of their own, whose keys a user would need permissions for.
+        if not self.name.endswith(("_DEAD", "_PAUSED")):
+            dead = sum(self._dead._script.run(["counts", 0])[:3])
         return Counts(due + deferred, due, deferred, reserved, dead)
+
+    @cached_property
+    def _dead(self) -> Queue:
+        """The dead queue. An operator who takes a message from it may die, so it has leases, too."""
+        return self.sibling(self.dead_name)
 
     def consumer(self, lease: float) -> Consumer:
         """Open a consumer; it connects to the server on its first exchange."""
@@ -78,6 +99,9 @@ class Queue(MessageQueue):
 
     def browse(self, state: State, limit: int, after: Entry | None = None) -> list[Entry]:
         """List a page. Due messages are listed in this order: ended leases, deferred messages, the list."""
+        if state == "dead":
+            page = self._dead.browse("due", limit, after and after._replace(state="due"))
+            return [entry._replace(state="dead") for entry in page]
         position: list[Argument] = ["", "", 0, -1, ""]
         if after is not None and after.due is None and not after.payload:
             after = self.refresh(after)  # None: all messages before it have gone, too
@@ -85,8 +109,7 @@ class Queue(MessageQueue):
             position = ["", "", 0, getattr(after.key, "listed_at", 0), after.payload]
         elif after is not None:
             position = [after.key, microseconds(after.due or 0), after.deliveries, -1, ""]
-        page = self._script.run(["browse", 0, state, limit, *position])
-        return [_read_entry(state, *found) for found in page]
+        return [_read_entry(state, *found) for found in self._script.run(["browse", 0, state, limit, *position])]
 
     def bookmark(self, entry: Entry) -> list[Any]:
         """Add the index at which a message was listed."""
@@ -99,6 +122,9 @@ class Queue(MessageQueue):
 
     def refresh(self, entry: Entry) -> Entry | None:
         """Find a message by its id, or near the index at which it was listed: it moves when others leave the list."""
+        if entry.state == "dead":
+            there = self._dead.refresh(entry._replace(state="due"))
+            return there and there._replace(state="dead")
         if entry.due is not None:
             for state, *found in self._script.run(["look", 0, entry.key]):
                 return _read_entry(state.decode(), *found)
@@ -113,7 +139,7 @@ class Queue(MessageQueue):
 
     def _listed(self, state: State, first: int, last: int) -> list[Entry]:
         try:
-            payloads = self._server.client.lrange(self.dead_name if state == "dead" else self.name, first, last)
+            payloads = self._server.client.lrange(self.name, first, last)
         except self._driver_error as error:
             raise self._unavailable(error) from error
         return [_read_entry(state, index, payload, b"", 0) for index, payload in enumerate(payloads, first)]
@@ -122,7 +148,7 @@ class Queue(MessageQueue):
         """Return the commands and keys that a drain needs and the Redis user may not use; this runs no command."""
         try:
             names = (self.name, self.paused_name)
-            return [part for name in names for part in denied(self._server, type(self)(name)._keys)]
+            return [part for name in names for part in denied(self._server, self.sibling(name)._keys)]
         except self._driver_error as error:
             raise self._unavailable(error) from error
 

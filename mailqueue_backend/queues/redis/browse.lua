@@ -58,9 +58,7 @@ end
 local function browse(state, limit, id, due, count, index, payload)
   local page, expired = {}, call('ZCOUNT', leases, '-inf', now)
   local ready = call('ZCOUNT', deferred, '-inf', now)
-  if state == 'dead' then
-    browse_list(page, limit, dead, index, payload)
-  elseif state == 'reserved' then
+  if state == 'reserved' then
     browse_times(page, limit, leases, expired, call('ZCARD', leases), id, due)
   elseif state == 'deferred' then
     browse_times(page, limit, deferred, ready, call('ZCARD', deferred), id, due)

@@ -66,7 +66,7 @@ function operation.extend(_, lease)
   return found
 end
 
--- Return {due, deferred, reserved, dead}.
+-- Return {due, deferred, reserved, listed in the dead queue}.
 function operation.counts()
   local ready, expired = call('ZCOUNT', deferred, '-inf', now), call('ZCOUNT', leases, '-inf', now)
   return {

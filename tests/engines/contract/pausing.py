@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailqueue_backend.errors import QueueUnavailable
 from mailqueue_backend.queues.base import Counts
 from mailqueue_backend.queues.paused import REASON_LENGTH, pause, paused_reason, resume
 
@@ -56,6 +57,17 @@ class PauseContract(OpensQueues):
                 resume(self.queue)
                 self.reasons.write(payload)
                 self.check_reason(shown)
+
+    def test_a_resume_that_was_killed_leaves_the_queue_paused(self) -> None:
+        self.need("leases", "browsable")
+        pause(self.queue, "moving")
+        consumer = self.consumer(queue=self.reasons)
+        self.reserve(consumer)
+        self.check_reason("moving")
+        with self.assertRaisesMessage(QueueUnavailable, "stays paused"):
+            resume(self.queue)
+        consumer.close()
+        self.assertTrue(resume(self.queue))
 
     def test_the_newest_of_several_reasons_is_shown(self) -> None:
         self.reasons.write_many(b"a", b"b")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from mailqueue_backend.queues.base import Settlement
 
-from .base import ENDINGS, LONG, OpensQueues, payloads_of
+from .base import AFTER_SHORT, ENDINGS, LONG, SHORT, OpensQueues, payloads_of
 
 
 class TakeContract(OpensQueues):
@@ -37,6 +39,20 @@ class TakeContract(OpensQueues):
         taken = [reservation for entry in entries if (reservation := consumer.take(entry))]
         self.assertEqual(sorted(payloads_of(taken)), [b"other"] + [b"same"] * 5)
         self.check_counts(reserved=6)
+
+    def test_dead_message_that_a_process_held_when_it_died_is_listed_and_taken_again(self) -> None:
+        self.need("leases")
+        self.queue.write(b"a")
+        consumer = self.consumer()
+        self.settle(consumer, self.reserve(consumer), "bury")
+        for _ in range(2):
+            (entry,) = self.pages("dead")
+            operator = self.consumer(SHORT, queue=self.dead)
+            taken = operator.take(entry)
+            assert taken is not None
+            self.assertEqual((taken.payload, self.queue.counts().dead), (b"a", 1))
+            self.die(operator)
+            time.sleep(AFTER_SHORT)
 
     def test_closing_puts_back_what_was_taken(self) -> None:
         self.queue.write_many(b"a", b"b")
