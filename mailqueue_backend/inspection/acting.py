@@ -70,11 +70,11 @@ class Discard(Action):
 
     def carry_out(self, message: Message) -> How:
         """Write the line. Raises DiscardLogError, and the message stays queued."""
-        error = f"discarded by mail_queue; last error: {message.last_error or 'none'}"
+        error = f"discarded by an operator; last error: {message.last_error or 'none'}"
         created = message.envelope.created if message.envelope else "unknown"
         line = ("Message Discarded", created, message.subject, message.sender, message.recipients)
         log_discard(DiscardLine(*line, error, message.id, message.message_id))
-        announce_discard(message, "discarded by mail_queue")
+        announce_discard(message, "discarded by an operator")
         return "ack"
 
 
@@ -109,7 +109,7 @@ class Revive(Action):
         """Write it to the queue."""
         payload = message.entry.payload
         message.queue.write(sign(payload) if message.problem else payload)
-        announce_revival(message, "revived by mail_queue")
+        announce_revival(message, "revived by an operator")
         return "ack"
 
 

@@ -203,7 +203,7 @@ class InspectionContract(FeedMixin):
         self.dead.write(b"garbage")
         self.assertEqual(self.act(Discard()), ["", "", "", ""])
         self.assertEqual(self.queue.counts(), Counts(0, 0, 0, 1, 0))
-        self.assertIn("Subject: , From:, To:. Error: discarded by mail_queue; last error: the payload", self.log())
+        self.assertIn("Subject: , From:, To:. Error: discarded by an operator; last error: the payload", self.log())
 
     def test_messages_that_are_queued_meanwhile_stay(self) -> None:
         self.enqueue("a", "b")

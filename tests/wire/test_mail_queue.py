@@ -320,7 +320,7 @@ class SignalTests(CommandTestCase):
             self.call("discard", "--all", interactive=False)
         (name, found), (group, events) = calls
         self.assertEqual((name, group), ("message_discarded", "message_events"))
-        self.assertEqual(found["refused"], {"to@example.com": "discarded by mail_queue"})
+        self.assertEqual(found["refused"], {"to@example.com": "discarded by an operator"})
         self.assertEqual([event.status for event in events["events"]], ["discarded"])
 
     def test_revive(self) -> None:
@@ -329,7 +329,7 @@ class SignalTests(CommandTestCase):
         with received("message_requeued") as calls:
             self.call("revive", "--all", interactive=False)
         ((_, found),) = calls
-        self.assertEqual((found["remaining"], found["error"]), (["to@example.com"], "revived by mail_queue"))
+        self.assertEqual((found["remaining"], found["error"]), (["to@example.com"], "revived by an operator"))
 
 
 class PruneTests(CommandTestCase):
