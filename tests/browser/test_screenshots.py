@@ -12,8 +12,6 @@ from unittest import mock, skipUnless
 from django.core.mail import EmailMultiAlternatives
 from django.urls import reverse
 from django.utils import timezone
-from selenium.webdriver.support import expected_conditions
-from selenium.webdriver.support.ui import WebDriverWait
 
 from mailqueue_backend.envelope import META_KEY, Envelope, dumps, naive_local
 from mailqueue_backend.history.models import Recipient, Status
@@ -103,6 +101,9 @@ class ScreenshotTests(BrowserTestCase):
 
     def wait_for_frame(self) -> None:
         """Wait until the browser shows the HTML of the message."""
+        from selenium.webdriver.support import expected_conditions
+        from selenium.webdriver.support.ui import WebDriverWait
+
         frame = self.driver.find_element("css selector", "iframe")
         self.driver.execute_script("arguments[0].scrollIntoView()", frame)
         WebDriverWait(self.driver, 10).until(expected_conditions.frame_to_be_available_and_switch_to_it(frame))

@@ -104,6 +104,7 @@ class SQLiteTests(SQLite, DatabaseContract, TransactionTestCase):
 
     def test_the_error_for_a_lock_names_no_cure_where_there_is_none(self) -> None:
         for mode, atomic in (("immediate", transaction.atomic()), ("", nullcontext())):
+            self.connection.ensure_connection()  # Django < 5.1: with this option, none could be opened
             options = {**self.connection.settings_dict["OPTIONS"], "transaction_mode": mode}
             with (
                 self.subTest(mode),
