@@ -23,8 +23,8 @@ SERVERS = ("none", "450", "down")
 READS_REPLIES = ("/transport/connection.py", "/transport/replies.py")
 
 
-class InterruptsContract(Base):
-    """Combine each interrupt with each failure of the server, with one worker and with two."""
+class InterruptsMixin(Base):
+    """Interrupt drains at many lines, one drain for each line."""
 
     engine: str
 
@@ -42,15 +42,23 @@ class InterruptsContract(Base):
         self.assertGreater(found["lines"] * stride, 300)
         self.assertEqual([place for place in found["twice"] if not place.startswith(READS_REPLIES)], [])
 
+
+class InterruptsContract(InterruptsMixin):
+    """Combine each interrupt with each failure of the server, with one worker and with two."""
+
     def test_sample_of_lines(self) -> None:
         self.check("interrupt", "none", workers=1, stride=23)
         self.check("time limit", "none", workers=2, stride=23)
 
     @tag("slow")
     def test_every_line(self) -> None:
-        for interrupt, workers in product(INTERRUPTS, (1, 2)):
+        self.check("interrupt", "none", workers=1, stride=1)
+
+    @tag("slow")
+    def test_every_third_line(self) -> None:
+        for interrupt, workers in (("interrupt", 2), ("time limit", 1), ("time limit", 2)):
             with self.subTest(interrupt=interrupt, workers=workers):
-                self.check(interrupt, "none", workers, stride=1)
+                self.check(interrupt, "none", workers, stride=3)
 
     @tag("slow")
     def test_sample_of_lines_for_each_failure(self) -> None:
